@@ -1,0 +1,1 @@
+"""Tests of the harness itself: a leak must be reported, a hang must end."""

@@ -1,0 +1,1 @@
+"""What every suite needs: looking at processes, actors that block, watchdog, leak checks."""
