@@ -1,0 +1,1 @@
+"""shmpipe beside os.pipe, measured in one run: the same loops, alternating, compared by ratios."""

@@ -1,0 +1,1 @@
+"""One module per sub-command: module `name` defines `command` for `shmpipe name`."""

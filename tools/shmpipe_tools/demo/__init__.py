@@ -1,0 +1,1 @@
+"""The demonstration: Python's standard library through one pipe to two processes, byte for byte."""
