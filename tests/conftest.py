@@ -9,6 +9,7 @@ import pytest
 
 from conformance.backends import ALL, Backend, Pipes
 from support.actors import Actor, Body, ProcessActor, ThreadActor
+from support.signals import Probe
 
 pytest_plugins = ["support.watchdog", "support.leaks"]
 
@@ -60,3 +61,11 @@ def spawn(request: pytest.FixtureRequest) -> Callable[..., Actor]:
     """Each test with actors runs once with threads and once with processes."""
     chosen: Callable[..., Actor] = request.getfixturevalue(request.param)
     return chosen
+
+
+@pytest.fixture
+def probe() -> Iterator[Probe]:
+    """Reports from a signal handler inside a forked actor."""
+    made = Probe()
+    yield made
+    made.close()
