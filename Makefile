@@ -1,0 +1,87 @@
+# What a fresh clone can do: `make demo` and `make test` need python3 (3.11 or newer), a C compiler and make.
+#
+# Each interpreter has its own virtual environment in the checkout:
+#   make test                      .venv
+#   PYTHON=python3.12 make test    .venv-3.12
+
+PYTHON ?= python3
+ifeq ($(origin CC),default)
+CC := $(firstword $(shell command -v cc || command -v gcc || command -v clang) cc)
+endif
+# More arguments for pytest: make test PYTEST_ARGS="-k poll -x"
+PYTEST_ARGS ?=
+
+ifeq ($(PYTHON),python3)
+VENV := .venv
+else
+VENV := .venv-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
+endif
+
+PY  := $(VENV)/bin/python
+PIP := $(PY) -m pip -qq --disable-pip-version-check install
+
+INSTALLED := $(VENV)/.installed
+NATIVE    := $(VENV)/.native
+CORE      := $(wildcard cbits/*.c cbits/*.h cbits/include/*.h) cbits/build_ffi.py setup.py
+PACKAGES  := shmpipe tools/shmpipe_tools
+
+# The strict build of the C core runs with each of these that the machine has.
+COMPILERS := $(shell for each in gcc clang; do command -v $$each; done)
+ifeq ($(COMPILERS),)
+COMPILERS := $(CC)
+endif
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help build test pytest demo lint cbits unit_c bench clean
+
+help: ## This list
+	@awk -F ':.*## ' '/^[a-z_]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: $(INSTALLED) $(NATIVE) ## Virtual environment with shmpipe installed, editable
+
+test: build cbits unit_c lint pytest ## Everything: C with all warnings as errors, C unit tests, lint, pytest
+
+pytest: build ## The Python test suites alone (PYTEST_ARGS="-k poll")
+	$(PY) -m pytest $(PYTEST_ARGS)
+
+demo: build ## A tour in half a minute
+	@$(PY) -m shmpipe_tools demo
+
+lint: build ## ruff and mypy --strict
+	$(PY) -m ruff check .
+	$(PY) -m mypy $(PACKAGES)
+
+cbits: build ## libshmpipe for C programs, strictly, with gcc and with clang
+	@set -e; for cc in $(COMPILERS); do \
+	    echo "cbits: $$(basename $$cc)"; \
+	    $(MAKE) -s -C cbits CC=$$cc BUILD=build/$$(basename $$cc); \
+	    $$cc -std=c11 -O2 -Wall -Wextra -Wconversion -Werror -fsyntax-only -D_GNU_SOURCE \
+	        -DPy_LIMITED_API=0x030b0000 -Icbits/include -Icbits \
+	        -isystem $$($(PY) -c 'import sysconfig; print(sysconfig.get_path("include"))') \
+	        cbits/fastcall.c; \
+	done
+
+unit_c: cbits ## The C unit tests
+	@if [ -e tests/unit_c/Makefile ]; then $(MAKE) -s -C tests/unit_c check; fi
+
+bench: build ## shmpipe beside os.pipe on this machine
+	@$(PY) -m shmpipe_tools bench
+
+clean: ## Removes what was built, and the virtual environments
+	rm -rf .venv .venv-* build dist *.egg-info shmpipe/*.so cbits/build
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+$(INSTALLED): pyproject.toml Makefile
+	@sh tools/dev/preflight.sh "$(PYTHON)" "$(CC)"
+	@echo "installing into $(VENV)"
+	@$(PY) -c '' 2>/dev/null || { rm -rf $(VENV) && $(PYTHON) -m venv $(VENV); }
+	@$(PIP) 'setuptools>=77' 'cffi>=1.17'
+	@CC="$(CC)" $(PIP) --no-build-isolation -e '.[dev]'
+	@touch $@ $(NATIVE)
+
+# The same extension module serves every virtual environment: it is built in place, for the stable ABI.
+$(NATIVE): $(CORE) | $(INSTALLED)
+	@echo "building shmpipe._native"
+	@CC="$(CC)" $(PY) setup.py -q build_ext --inplace
+	@touch $@

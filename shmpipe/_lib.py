@@ -1,0 +1,189 @@
+"""The native code, with types: the only module that imports it.
+
+Ends are addresses (int); results are at least 0 or a negative errno.  A call may return -EINTR:
+CPython then runs its signal handlers on the way back, and call() and retry() go again (PEP 475).
+"""
+
+from __future__ import annotations
+
+import errno
+import sys
+
+from shmpipe._native import ffi, lib
+
+TYPE_CHECKING = False  # without typing, which would be half of the time that the import takes
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any
+
+    from _typeshed import ReadableBuffer, WriteableBuffer
+
+    from shmpipe._slow import EndBase
+
+    Call = Callable[..., int]
+
+else:
+
+    def overload(function: Call) -> Call:
+        """Stands in for typing.overload where nobody reads the types."""
+        return function
+
+
+PIPE_BUF: int = lib.SHMP_PIPE_BUF
+DEFAULT_CAPACITY: int = lib.SHMP_CAPACITY_DEFAULT
+MAX_CAPACITY: int = lib.SHMP_CAPACITY_MAX
+NAME_MAX: int = lib.SHMP_NAME_MAX
+SLOT_CAN_MERGE: int = lib.SHMP_SLOT_CAN_MERGE
+SLOT_PACKET: int = lib.SHMP_SLOT_PACKET
+SLOT_WHOLE: int = lib.SHMP_SLOT_WHOLE
+SLOT_LOSS: int = lib.SHMP_SLOT_LOSS
+SLOT_SEALED: int = lib.SHMP_SLOT_SEALED
+
+# Calls on an end: the first argument is its address.  For call().
+read: Call = lib.shmpy_read
+write: Call = lib.shmpy_write
+readv: Call = lib.shmpy_readv
+writev: Call = lib.shmpy_writev
+fcntl: Call = lib.shmpy_fcntl
+ioctl: Call = lib.shmpy_ioctl
+fileno: Call = lib.shmpy_fileno
+segment_fd: Call = lib.shmpy_segment_fd
+export: Call = lib.shmpy_export
+
+hold: Callable[[int], None] = lib.shmpy_hold
+release: Callable[[int], None] = lib.shmpy_release
+close: Callable[[int], int] = lib.shmpy_close
+mode: Callable[[int], int] = lib.shmpy_mode
+
+# Calls on the descriptor of a named pipe's shared memory object.  For retry().
+format_segment: Call = lib.shmpy_format
+open_segment: Call = lib.shmpy_open_fd
+unlink_segment: Call = lib.shmpy_unlink_fd
+close_segment: Callable[[int], int] = lib.shmpy_close_segment
+
+
+def call(end: EndBase, function: Call, *arguments: object) -> int:
+    """Runs one call on an end, held meanwhile.
+
+    The hold is taken anew after a signal: a handler that closed the end must not leave us asleep in
+    it.  ValueError if the end is closed.
+    """
+    while True:
+        address = end._hold()
+        try:
+            result = function(address, *arguments)
+        finally:
+            release(address)
+        if result != -errno.EINTR:
+            return result
+
+
+def retry(function: Call, *arguments: object) -> int:
+    """Runs one call that has no end, again after each signal."""
+    while (result := function(*arguments)) == -errno.EINTR:
+        pass
+    return result
+
+
+def fast_end_base() -> type[EndBase] | None:
+    """The C implementation of EndBase, or None where the interpreter has no use for it."""
+    if lib.shmp_install_fast() != 0:
+        return None
+    base: type[EndBase] = sys.modules["shmpipe._fastcall"].EndBase
+    return base
+
+
+def options(capacity: int, first_index: int) -> Any:
+    """struct shmp_options."""
+    return ffi.new("struct shmp_options *", {"capacity": capacity, "first_index": first_index})
+
+
+def pipe(flags: int, capacity: int, first_index: int) -> tuple[int, int, int]:
+    """(0 or -errno, reader, writer)."""
+    ends = ffi.new("shmp_end *[2]")
+    result = retry(lib.shmpy_pipe2_with, ends, flags, options(capacity, first_index))
+    return result, _address(ends[0]), _address(ends[1])
+
+
+def name(address: int) -> str:
+    """The name of the pipe, "" for an anonymous one."""
+    text: bytes = ffi.string(lib.shmpy_name(address))
+    return text.decode(errors="replace")
+
+
+def reason() -> str:
+    """Why the last call of this thread found a segment corrupt or foreign, for people."""
+    text: bytes = ffi.string(lib.shmpy_reason())
+    return text.decode(errors="replace")
+
+
+def scratch(size: int) -> Any:
+    """Memory to read into, not cleared."""
+    return _new_uncleared("char[]", size)
+
+
+def contents(memory: Any, size: int) -> bytes:
+    """The first bytes of such memory."""
+    content: bytes = ffi.buffer(memory, size)[:]
+    return content
+
+
+def readable_buffer(data: ReadableBuffer) -> Any:
+    """The bytes of an object, as an argument; len() of it is their number."""
+    return ffi.from_buffer(data)
+
+
+def writable_buffer(data: WriteableBuffer) -> Any:
+    """The same for an object that is written to; TypeError or BufferError if it is read-only."""
+    return ffi.from_buffer("char[]", data, require_writable=True)
+
+
+def vector(buffers: Sequence[Any]) -> Any:
+    """An array of struct iovec over such buffers, which the caller keeps alive."""
+    array = ffi.new("struct iovec[]", len(buffers))
+    for entry, buffer in zip(array, buffers, strict=True):
+        entry.iov_base = ffi.cast("void *", buffer)
+        entry.iov_len = len(buffer)
+    return array
+
+
+def pointer(memory: Any) -> int:
+    """A buffer as the integer argument of fcntl."""
+    return int(ffi.cast("intptr_t", memory))
+
+
+def integer() -> Any:
+    """A C int, for ioctl; its value is integer()[0]."""
+    return ffi.new("int *")
+
+
+def token() -> Any:
+    """struct shmp_token, empty."""
+    return ffi.new("struct shmp_token *")
+
+
+def import_end(
+    segment_fd: int, companion_fd: int, description: int, generation: int, mode: int, flags: int
+) -> int:
+    """The address of an end made from a token's fields, or -errno.  Takes the descriptors."""
+    values = (segment_fd, companion_fd, description, generation, mode, flags)
+    return retry(lib.shmpy_import, ffi.new("struct shmp_token *", values))
+
+
+def snapshot(segment_fd: int) -> tuple[int, Any]:
+    """(0 or -errno, struct shmp_snapshot)."""
+    raw = ffi.new("struct shmp_snapshot *")
+    return retry(lib.shmpy_inspect_fd, segment_fd, raw), raw
+
+
+def text(array: Any) -> str:
+    """A C string in a structure."""
+    content: bytes = ffi.string(array)
+    return content.decode(errors="replace")
+
+
+def _address(end: Any) -> int:
+    return int(ffi.cast("uintptr_t", end))
+
+
+_new_uncleared = ffi.new_allocator(should_clear_after_alloc=False)

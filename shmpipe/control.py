@@ -1,0 +1,71 @@
+"""fcntl() and ioctl() for ends, with the arguments and results of the standard library's."""
+
+from __future__ import annotations
+
+import fcntl as _fcntl
+import struct
+import termios
+
+from shmpipe import _lib
+
+TYPE_CHECKING = False
+if not TYPE_CHECKING:
+    from shmpipe._lib import overload
+else:
+    from typing import overload
+
+    from _typeshed import ReadableBuffer
+
+    from shmpipe.ends import End
+
+
+# Linux numbers that the fcntl module of the oldest supported Python lacks.
+F_SETOWN_EX = 15
+F_GETOWN_EX = 16
+_F_OWNER_PGRP = 2
+_OWNER = struct.Struct("ii")  # struct f_owner_ex: kind, id
+
+
+@overload
+def fcntl(end: End, cmd: int, arg: int = 0) -> int: ...
+@overload
+def fcntl(end: End, cmd: int, arg: ReadableBuffer) -> bytes: ...
+def fcntl(end: End, cmd: int, arg: int | ReadableBuffer = 0) -> int | bytes:
+    """fcntl(2) on an end, like fcntl.fcntl on a descriptor.
+
+    F_GETPIPE_SZ, F_SETPIPE_SZ (bytes, returns the new size; CP-1 to CP-6), F_GETFL, F_SETFL (of the
+    open description; CR-8, LF-9), F_GETFD, F_SETFD, and for SIGIO F_SETOWN, F_GETOWN, F_SETOWN_EX,
+    F_GETOWN_EX, F_SETSIG, F_GETSIG.  An integer argument is taken modulo 2**32; bytes are a
+    structure, and are returned as the call left them.
+
+    OSError: EINVAL, EBUSY (smaller than what is in the pipe), EPERM (above 1 GiB), ENOSPC.
+    """
+    if not isinstance(arg, int):
+        structure = bytearray(arg)
+        buffer = _lib.writable_buffer(structure)
+        end._call(_lib.fcntl, cmd, _lib.pointer(buffer))
+        return bytes(structure)
+    if cmd == _fcntl.F_GETOWN:
+        # The result of F_GETOWN for a process group is negative, like that of an error.
+        kind: int
+        owner: int
+        kind, owner = _OWNER.unpack(fcntl(end, F_GETOWN_EX, bytes(_OWNER.size)))
+        return -owner if kind == _F_OWNER_PGRP else owner
+    return end._call(_lib.fcntl, cmd, (arg + 2**31) % 2**32 - 2**31)
+
+
+def ioctl(end: End, request: int, arg: int = 0) -> int:
+    """ioctl(2) on an end.
+
+    termios.FIONREAD returns the bytes that can be read (CP-9).  FIONBIO and FIOASYNC switch
+    O_NONBLOCK and O_ASYNC on or off (CR-9) and return 0.  OSError: ENOTTY for any other request.
+    """
+    value = _lib.integer()
+    value[0] = arg
+    result = end._call(_lib.ioctl, request, value)
+    return int(value[0]) if request == termios.FIONREAD else result
+
+
+def bytes_pending(end: End) -> int:
+    """FIONREAD."""
+    return ioctl(end, termios.FIONREAD)

@@ -1,0 +1,126 @@
+"""Ends for other processes: pickled by multiprocessing, or named by a token and inherited.
+
+An end travels as two descriptors (its segment and its companion) and a few numbers.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from fcntl import F_DUPFD_CLOEXEC
+from fcntl import fcntl as kernel_fcntl
+
+from shmpipe import _lib
+from shmpipe.ends import End, end_at
+from shmpipe.errors import os_error
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Protocol
+
+    class Passed(Protocol):
+        """A descriptor on its way to another process."""
+
+        def detach(self) -> int:
+            """The descriptor, for the caller to close."""
+
+
+_FORMAT = "shmpipe-1"
+
+
+def _export(end: End) -> Any:
+    token = _lib.token()
+    end._call(_lib.export, token)
+    return token
+
+
+def descriptors_of(end: End) -> tuple[int, ...]:
+    """See End.pass_fds."""
+    token = _export(end)
+    return token.segment_fd, token.companion_fd
+
+
+def token_of(end: End) -> str:
+    """See End.token."""
+    token = _export(end)
+    numbers = (token.segment_fd, token.companion_fd, *_description(token))
+    return ":".join([_FORMAT, *map(str, numbers)])
+
+
+def attach(token: str) -> End:
+    """The end that another process described with end.token().
+
+    The descriptors of end.pass_fds() must be open here under the same numbers: inherited through
+    subprocess's pass_fds, or through exec.  Each token can be taken up once; the descriptors belong
+    to the new end then, and are not inherited further.
+
+    ValueError if it is no token; OSError: EBADF if the descriptors are not there,
+    IncompatibleSegmentError if they are something else, CorruptSegmentError.
+    """
+    kind, *fields = token.split(":")
+    try:
+        numbers = [int(field) for field in fields]
+    except ValueError:
+        numbers = []
+    if kind != _FORMAT or len(numbers) != 6 or not all(0 <= each < 2**32 for each in numbers):
+        raise ValueError(f"not a token of end.token(): {token!r}")
+    segment_fd, companion_fd, *description = numbers
+    for fd in (segment_fd, companion_fd):
+        try:
+            os.set_inheritable(fd, False)
+        except OSError as error:
+            advice = f"descriptor {fd} was not inherited: subprocess needs pass_fds=end.pass_fds()"
+            raise OSError(error.errno, f"{os.strerror(errno.EBADF)}: {advice}") from None
+    return _import(segment_fd, companion_fd, description)
+
+
+def reduce_end(end: End) -> Any:
+    """How multiprocessing pickles an end: for a new process, a queue or a connection."""
+    if "multiprocessing.reduction" not in sys.modules:
+        raise TypeError(
+            f"cannot pickle {end!r}: its descriptors can only go to another process, "
+            "through multiprocessing, or through end.token() and end.pass_fds()"
+        )
+    from multiprocessing import context, reduction
+
+    token = _export(end)
+    if context.get_spawning_popen() is None:
+        segment: Passed = _offer(token.segment_fd)
+    else:
+        segment = reduction.DupFd(token.segment_fd)
+    return _rebuild, (segment, reduction.DupFd(token.companion_fd), _description(token))
+
+
+def _rebuild(segment: Passed, companion: Passed, description: list[int]) -> End:
+    return _import(segment.detach(), companion.detach(), description)
+
+
+def _offer(segment_fd: int) -> Passed:
+    """What multiprocessing.resource_sharer.DupFd does, for a segment.
+
+    Its copy must not be closed with os.close: that would drop the record locks which tell the other
+    processes that this one is alive.
+    """
+    from multiprocessing import reduction, resource_sharer
+
+    copy = kernel_fcntl(segment_fd, F_DUPFD_CLOEXEC, 0)
+    sharer: Any = resource_sharer  # its interface for other kinds of resources has no types
+    offer: Any = sharer.DupFd.__new__(sharer.DupFd)
+    offer._id = sharer._resource_sharer.register(
+        lambda connection, pid: reduction.send_handle(connection, copy, pid),
+        lambda: _lib.close_segment(copy),
+    )
+    passed: Passed = offer
+    return passed
+
+
+def _description(token: Any) -> list[int]:
+    return [token.description, token.generation, token.mode, token.flags]
+
+
+def _import(segment_fd: int, companion_fd: int, description: list[int]) -> End:
+    result = _lib.import_end(segment_fd, companion_fd, *description)
+    if result < 0:
+        raise os_error(-result, "attach", advice=_lib.reason())
+    return end_at(result)
