@@ -5,7 +5,6 @@ import subprocess
 import sys
 
 import pytest
-
 from shmpipe_tools.bench.cases import Case, Target, Unit, all_cases
 from shmpipe_tools.bench.runner import Result, run_case
 

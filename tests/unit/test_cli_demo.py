@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 import pytest
-
 from shmpipe_tools.children import Child, shared_numbers
 from shmpipe_tools.demo.account import settle
 from shmpipe_tools.demo.corpus import Corpus
@@ -15,6 +14,7 @@ from shmpipe_tools.demo.delivery import Delivery, deliver
 from shmpipe_tools.demo.journal import Journal
 from shmpipe_tools.demo.packets import PACKET_BYTES, PAYLOAD_BYTES, decode, encode
 from shmpipe_tools.demo.streams import KernelPipe
+
 from support import proc
 
 FAILED, KILLED = 1 << 8, signal.SIGKILL

@@ -4,7 +4,6 @@ import dataclasses
 import io
 
 from rich.console import Console
-
 from shmpipe.inspect import Holder, Slot, Snapshot
 from shmpipe_tools.inspect.discover import Location
 from shmpipe_tools.inspect.picture import RingPicture

@@ -1,7 +1,6 @@
 """Text in and out of the command: sizes, ages, and names that strangers chose."""
 
 import pytest
-
 from shmpipe_tools.safe import printable
 from shmpipe_tools.sizes import format_age, format_size, parse_size
 

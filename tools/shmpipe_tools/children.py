@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from time import monotonic
+from typing import NoReturn
 
 from shmpipe_tools.failure import Failure
 
@@ -57,21 +58,32 @@ def start_child(role: str, body: Callable[[], None]) -> Child:
 
     It leaves through os._exit: the parent's clean-up and buffers stay the parent's.
     """
-    pid = os.fork()
-    if pid == 0:
-        code = 1
-        try:
-            signal.signal(signal.SIGINT, signal.SIG_DFL)
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            gc.disable()
-            body()
-            code = 0
-        except BaseException:  # noqa: BLE001 - the child's last word, whatever it died of
-            print(f"{role} (pid {os.getpid()}) failed:", file=sys.stderr)
-            traceback.print_exc()
-        finally:
-            os._exit(code)
+    # No handler of the parent's may run in the child: it would unwind the parent's stack there.
+    masked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        pid = os.fork()
+        if pid == 0:
+            _run_and_exit(role, body, masked)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, masked)
     return Child(role, pid, os.pidfd_open(pid))
+
+
+def _run_and_exit(role: str, body: Callable[[], None], masked: set[int | signal.Signals]) -> NoReturn:
+    """What the child does after the fork."""
+    code = 1
+    try:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, masked)
+        gc.disable()
+        body()
+        code = 0
+    except BaseException:  # noqa: BLE001 - the child's last word, whatever it died of
+        print(f"{role} (pid {os.getpid()}) failed:", file=sys.stderr)
+        traceback.print_exc()
+    finally:
+        os._exit(code)
 
 
 def wait_for_success(children: Iterable[Child], seconds: float) -> None:

@@ -156,7 +156,7 @@ def _open_memory_files(pids: list[int] | None = None) -> Iterator[tuple[Process,
                 target = os.readlink(f"{directory}/{entry}")
             except OSError:
                 continue
-            if not target.startswith(("/memfd:shmpipe", _SEGMENT_PATH)):
+            if target != _ANONYMOUS and not target.startswith(_SEGMENT_PATH):
                 continue
             process = process or Process(pid, command_of(pid))
             yield process, int(entry), target
