@@ -231,5 +231,5 @@ def test_ctrl_c_ends_a_waiting_command_without_a_traceback(
 def test_help_lists_every_command() -> None:
     done = run("--help")
     assert done.returncode == 0
-    for verb in ("bench", "cat", "ls", "mkfifo", "rm", "stat", "write"):
+    for verb in ("bench", "cat", "demo", "ls", "mkfifo", "rm", "stat", "write"):
         assert f"\n  {verb} " in done.stdout

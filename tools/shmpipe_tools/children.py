@@ -69,7 +69,9 @@ def start_child(role: str, body: Callable[[], None]) -> Child:
     return Child(role, pid, os.pidfd_open(pid))
 
 
-def _run_and_exit(role: str, body: Callable[[], None], masked: set[int | signal.Signals]) -> NoReturn:
+def _run_and_exit(
+    role: str, body: Callable[[], None], masked: set[int | signal.Signals]
+) -> NoReturn:
     """What the child does after the fork."""
     code = 1
     try:

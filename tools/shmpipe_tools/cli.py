@@ -46,10 +46,10 @@ def shmpipe() -> None:
     """
 
 
-def main() -> NoReturn:
-    """Runs the command line and leaves with the documented exit code."""
+def main(arguments: list[str] | None = None) -> NoReturn:
+    """Runs the command line (sys.argv unless told otherwise) and leaves with its exit code."""
     try:
-        result = shmpipe.main(prog_name="shmpipe", standalone_mode=False)
+        result = shmpipe.main(arguments, prog_name="shmpipe", standalone_mode=False)
         sys.stdout.flush()
     except click.ClickException as error:
         error.show()

@@ -5,7 +5,6 @@ import sys
 from typing import Any
 
 import click
-from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -34,7 +33,7 @@ def console(*, stderr: bool = False) -> Console:
 def plain_table() -> Table:
     """A table in the manner of ss and lsipc: a header, columns, no frame."""
     return Table(
-        box=box.SIMPLE_HEAD if sys.stdout.isatty() else None,
+        box=None,
         pad_edge=False,
         header_style="bold",
     )

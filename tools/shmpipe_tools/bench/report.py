@@ -18,7 +18,7 @@ from shmpipe_tools.sizes import format_size
 def result_table(results: list[Result]) -> Table:
     """One line per case: both medians, the ratio with its range, the target beside it."""
     table = plain_table()
-    table.add_column("CASE", no_wrap=True)
+    table.add_column("CASE")
     for title in ("OS.PIPE", "SHMPIPE", "RATIO", "MIN..MAX", "TARGET"):
         table.add_column(title, justify="right", no_wrap=True)
     for result in results:

@@ -1,0 +1,145 @@
+"""The demonstration, step by step, for people."""
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from statistics import median
+
+from rich.console import Console
+from rich.table import Table
+
+from shmpipe import inspect
+from shmpipe_tools.demo import corpus as corpora
+from shmpipe_tools.demo.account import Account, settle
+from shmpipe_tools.demo.corpus import Corpus
+from shmpipe_tools.demo.delivery import Delivery, deliver
+from shmpipe_tools.demo.streams import KernelPipe, NamedSharedPipe, Stream
+from shmpipe_tools.failure import Failure
+from shmpipe_tools.inspect.picture import RingPicture
+from shmpipe_tools.output import plain_table
+from shmpipe_tools.sizes import format_size
+
+TIMED_RUNS = 5
+PICTURES_AT = (0.2, 0.5, 0.8)  # of the packets
+KILL_ATTEMPTS = 5
+
+
+def demonstrate(screen: Console) -> None:
+    """The three parts; a Failure at the first thing that is not as it must be."""
+    # SIGTERM, too, must leave nothing in /dev/shm.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    corpus = corpora.load()
+    screen.print(
+        f"The standard library of this Python: {len(corpus.paths)} files, "
+        f"{format_size(corpus.total_bytes)}, cut into {len(corpus.packets)} packets.\n"
+    )
+    watched = show_the_ring(screen, corpus)
+    seconds = compare_with_the_kernel(screen, corpus)
+    killed = kill_a_consumer(screen, corpus)
+    screen.print("Packets, and who took them:")
+    screen.print(account_table({"watched": watched, "A killed half-way": killed}))
+    screen.print("\nThe same job on both pipes, from the first write to the last end of file:")
+    screen.print(speed_table(corpus, seconds))
+
+
+def show_the_ring(screen: Console, corpus: Corpus) -> Account:
+    """Part one: a delivery that is looked at while it runs."""
+    stream = _named_pipe()
+    screen.print(
+        f"1. One producer, two consumers, one named pipe: '{stream.name}'.\n"
+        "   What `shmpipe stat` sees meanwhile:\n"
+    )
+    due = [share * len(corpus.packets) for share in PICTURES_AT]
+
+    def look(delivery: Delivery) -> None:
+        if due and delivery.taken >= due[0]:
+            screen.print(RingPicture(inspect.snapshot(stream.name)))
+            screen.print()
+            while due and delivery.taken >= due[0]:
+                due.pop(0)
+
+    account = settle(deliver(stream, corpus, look))
+    _demand(account)
+    screen.print(f"   {account.files} files arrived, each with the right SHA-256.\n")
+    return account
+
+
+def compare_with_the_kernel(screen: Console, corpus: Corpus) -> dict[str, list[float]]:
+    """Part two: the same job on both pipes in turn; the seconds of each run."""
+    screen.print(
+        f"2. The same beside os.pipe, packet mode too: {TIMED_RUNS} runs of each in turn.\n"
+    )
+    makers: tuple[Callable[[], Stream], ...] = (KernelPipe, _named_pipe)
+    seconds: dict[str, list[float]] = {}
+    for _ in range(TIMED_RUNS):
+        for make in makers:
+            stream = make()
+            delivery = deliver(stream, corpus)
+            _demand(settle(delivery))
+            seconds.setdefault(stream.label, []).append(delivery.seconds)
+    return seconds
+
+
+def kill_a_consumer(screen: Console, corpus: Corpus) -> Account:
+    """Part three: kill -9 for one consumer in the middle of its work."""
+    screen.print("3. The same, and consumer A is killed with SIGKILL when half has arrived.\n")
+
+    def strike(delivery: Delivery) -> None:
+        if delivery.taken >= len(corpus.packets) // 2:
+            delivery.consumers[0].kill()
+
+    for _ in range(KILL_ATTEMPTS):
+        delivery = deliver(_named_pipe(), corpus, strike)
+        victim = delivery.consumers[0]
+        account = settle(delivery, killed=victim)
+        _demand(account)
+        if victim.status:  # 0: it had finished before the signal came
+            break
+    else:
+        raise Failure(f"demo: consumer A finished before the kill, {KILL_ATTEMPTS} times")
+    in_hand = f", and {account.in_hand} more was in its hand" if account.in_hand else ""
+    screen.print(
+        f"   A is dead ({victim.fate}) and had taken {account.taken[0]} packets{in_hand}.\n"
+        f"   B took the other {account.taken[1]}; the producer never noticed.  Nothing is lost.\n"
+    )
+    return account
+
+
+def account_table(accounts: dict[str, Account]) -> Table:
+    """Who took how much."""
+    table = plain_table()
+    table.add_column("DELIVERY")
+    for title in ("SENT", "TAKEN BY A", "TAKEN BY B", "IN A DEAD HAND", "LOST", "FILES RIGHT"):
+        table.add_column(title, justify="right")
+    for label, account in accounts.items():
+        lost = account.sent - sum(account.taken) - account.in_hand
+        figures = (account.sent, *account.taken, account.in_hand, lost, account.files)
+        table.add_row(label, *(str(figure) for figure in figures))
+    return table
+
+
+def speed_table(corpus: Corpus, seconds: dict[str, list[float]]) -> Table:
+    """How long the same job took on either pipe."""
+    table = plain_table()
+    table.add_column("PIPE")
+    for title in ("MEDIAN", "MIN..MAX", "MB/s"):
+        table.add_column(title, justify="right")
+    for label, figures in seconds.items():
+        middle = median(figures)
+        table.add_row(
+            label,
+            f"{middle * 1e3:.1f} ms",
+            f"{min(figures) * 1e3:.1f}..{max(figures) * 1e3:.1f}",
+            f"{corpus.total_bytes / middle / 1e6:.0f}",
+        )
+    return table
+
+
+def _named_pipe() -> NamedSharedPipe:
+    return NamedSharedPipe(f"demo-{os.getpid()}")
+
+
+def _demand(account: Account) -> None:
+    if account.problems:
+        raise Failure("demo: " + "; ".join(account.problems[:3]))
