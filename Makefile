@@ -23,7 +23,7 @@ PIP := $(PY) -m pip -qq --disable-pip-version-check install
 INSTALLED := $(VENV)/.installed
 NATIVE    := $(VENV)/.native
 CORE      := $(wildcard cbits/*.c cbits/*.h cbits/include/*.h) cbits/build_ffi.py setup.py
-PACKAGES  := shmpipe tools/shmpipe_tools
+TYPED     := shmpipe tools/shmpipe_tools tests
 
 # The strict build of the C core runs with each of these that the machine has.
 COMPILERS := $(shell for each in gcc clang; do command -v $$each; done)
@@ -46,11 +46,11 @@ pytest: build ## The Python test suites alone (PYTEST_ARGS="-k poll")
 	$(PY) -m pytest $(PYTEST_ARGS)
 
 demo: build ## A tour in half a minute
-	@$(PY) -m shmpipe_tools demo
+	@$(PY) -m shmpipe_tools.demo
 
 lint: build ## ruff and mypy --strict
 	$(PY) -m ruff check .
-	$(PY) -m mypy $(PACKAGES)
+	$(PY) -m mypy $(TYPED)
 
 cbits: build ## libshmpipe for C programs, strictly, with gcc and with clang
 	@set -e; for cc in $(COMPILERS); do \

@@ -135,9 +135,8 @@ def object_path(name: str) -> str:
     except UnicodeEncodeError:
         raise ValueError(f"the name of a pipe must be text that UTF-8 can hold: {name!r}") from None
     if size > _lib.NAME_MAX:
-        raise os_error(
-            errno.ENAMETOOLONG, "named pipe", name, f"at most {_lib.NAME_MAX} bytes, this has {size}"
-        )
+        advice = f"at most {_lib.NAME_MAX} bytes, this has {size}"
+        raise os_error(errno.ENAMETOOLONG, "named pipe", name, advice)
     return f"/{PREFIX}{name}"
 
 

@@ -85,15 +85,29 @@ def reduce_end(end: End) -> Any:
     from multiprocessing import context, reduction
 
     token = _export(end)
-    if context.get_spawning_popen() is None:
-        segment: Passed = _offer(token.segment_fd)
+    process = context.get_spawning_popen()
+    if process is None:
+        segment = _offer(token.segment_fd)
     else:
-        segment = reduction.DupFd(token.segment_fd)
+        segment = _inherit(token.segment_fd, process)
     return _rebuild, (segment, reduction.DupFd(token.companion_fd), _description(token))
 
 
 def _rebuild(segment: Passed, companion: Passed, description: list[int]) -> End:
     return _import(segment.detach(), companion.detach(), description)
+
+
+def _inherit(segment_fd: int, process: Any) -> Passed:
+    """A descriptor for a process that is being started, the same object each time.
+
+    The ends of one pipe share a segment, and a descriptor cannot be passed on twice.
+    """
+    from multiprocessing import reduction
+
+    inherited: dict[int, Passed] = vars(process).setdefault("_shmpipe_segments", {})
+    if segment_fd not in inherited:
+        inherited[segment_fd] = reduction.DupFd(segment_fd)
+    return inherited[segment_fd]
 
 
 def _offer(segment_fd: int) -> Passed:
