@@ -16,7 +16,7 @@ import signal
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from queue import Empty, SimpleQueue
 from typing import Any, NoReturn
 
@@ -41,6 +41,12 @@ class Actor(ABC):
 
     def wait_blocked(self, seconds: float = 10.0) -> proc.Sleep:
         """Wait until the body sleeps in a pipe-like system call."""
+        sleep = self.settle(seconds)
+        assert sleep is not None, f"actor {self.tid} has something to say instead of blocking"
+        return sleep
+
+    def settle(self, seconds: float = 10.0) -> proc.Sleep | None:
+        """Wait until the body sleeps in a pipe-like system call, or has something to say."""
         return proc.wait_until_blocked(
             self.pid,
             self.tid,
@@ -202,6 +208,20 @@ class ProcessActor(Actor):
 
     def _length(self) -> int:
         return int.from_bytes(self._buffer[:4], "little")
+
+
+def quiesce(actors: Sequence[Actor]) -> list[Actor]:
+    """Wait until every actor is blocked or has something to say; those that have.
+
+    One actor may wake another after the other was looked at.  So all are looked at twice:
+    if none that sleeps has left the CPU in between, there was a moment at which all slept,
+    and then nothing can happen any more without the test.
+    """
+    while True:
+        before = [actor.settle() and actor.context_switches() for actor in actors]
+        after = [actor.settle() and actor.context_switches() for actor in actors]
+        if before == after:
+            return [actor for actor, switches in zip(actors, after, strict=True) if not switches]
 
 
 def _messages_of(body: Body) -> Iterator[tuple[str, Any]]:

@@ -151,12 +151,12 @@ def wait_until_blocked(
     control_fds: frozenset[int] = frozenset(),
     finished: Callable[[], bool] = lambda: False,
     seconds: float = 10.0,
-) -> Sleep:
+) -> Sleep | None:
     """Wait until a task sleeps in a pipe-like call and return the observation.
 
     Believed only after two equal observations in a row.  control_fds are the descriptors
     with which the harness itself steers the task: sleeping on one of them does not count.
-    finished tells that the task ended instead of blocking.
+    None when finished says that the task has ended instead.
     """
     task = tid or pid
     deadline = time.monotonic() + seconds
@@ -169,7 +169,7 @@ def wait_until_blocked(
             return now
         last = now
         if now is None and finished():
-            raise AssertionError(f"task {task} of process {pid} ended instead of blocking")
+            return None
         if time.monotonic() > deadline:
             raise AssertionError(
                 f"task {task} of process {pid} does not block within {seconds} s: "
