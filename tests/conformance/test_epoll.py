@@ -94,14 +94,16 @@ def test_PL_06_an_empty_write_is_none(pipes: Pipes, watch: Watch) -> None:
     assert edges.now() == 0
 
 
-def test_PL_06_a_failed_write_is_none(pipes: Pipes, watch: Watch) -> None:
+def test_PL_06_a_write_that_finds_no_room_is_an_event_too(pipes: Pipes, watch: Watch) -> None:
+    # Nothing was added, but the kernel wakes the pollers at the end of every write() that
+    # got as far as the ring, once somebody has polled.
     reader, writer = pipes.make(NONBLOCK, slots=1)
     writer.write(b"x" * PIPE_BUF)
     edges = watch(reader, IN)
     assert edges.now() == IN, "what was there when it began to look"
     with pytest.raises(BlockingIOError):
         writer.write(b"y")
-    assert edges.now() == 0
+    assert [edges.now(), edges.now()] == [IN, 0]
 
 
 def test_PL_06_writes_of_another_process(pipes: Pipes, watch: Watch, spawn: Spawn) -> None:
@@ -195,8 +197,7 @@ def test_PL_10_a_big_write_is_an_event_before_each_sleep(
     actor = spawn(lambda: writer.write(b"x" * 4 * PIPE_BUF), keep=writer)
     events = 0
     for _ in range(4):
-        if not actor.settle():
-            actor.finished()
+        actor.settle()
         events += edges.now() == IN
         assert edges.now() == 0
         reader.read(PIPE_BUF)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import re
 import signal
 import threading
 from collections import Counter
@@ -33,7 +34,7 @@ class Holdings:
         return cls(
             Counter(target for target in proc.descriptors().values() if RECORD not in target),
             Counter(_mappings()),
-            frozenset(name for name in os.listdir("/dev/shm") if name.startswith("shmpipe")),
+            frozenset(filter(_is_ours, os.listdir("/dev/shm"))),
             frozenset(thread.ident or 0 for thread in threading.enumerate()),
         )
 
@@ -45,6 +46,16 @@ class Holdings:
         lines += [f"name: /dev/shm/{name}" for name in sorted(self.names - before.names)]
         lines += [f"thread: {ident}" for ident in self.threads - before.threads]
         return lines
+
+
+def _is_ours(name: str) -> bool:
+    """Whether a name is a pipe's, and not that of another test run that runs at the same time.
+
+    The names that tests make carry the number of their process.
+    """
+    owner = re.search(r"-(\d+)-", name)
+    foreign = owner and int(owner[1]) != os.getpid() and os.path.exists(f"/proc/{owner[1]}")
+    return name.startswith("shmpipe") and not foreign
 
 
 def _mappings() -> list[str]:
