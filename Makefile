@@ -6,7 +6,7 @@
 
 PYTHON ?= python3
 ifeq ($(origin CC),default)
-CC := $(firstword $(shell command -v cc || command -v gcc || command -v clang) cc)
+CC := $(firstword $(shell command -v cc || command -v gcc || command -v clang || :) cc)
 endif
 # More arguments for pytest: make test PYTEST_ARGS="-k poll -x"
 PYTEST_ARGS ?=
@@ -26,7 +26,7 @@ CORE      := $(wildcard cbits/*.c cbits/*.h cbits/include/*.h) cbits/build_ffi.p
 TYPED     := shmpipe tools/shmpipe_tools tests
 
 # The strict build of the C core runs with each of these that the machine has.
-COMPILERS := $(shell for each in gcc clang; do command -v $$each; done)
+COMPILERS := $(shell for each in gcc clang; do command -v $$each || :; done)
 ifeq ($(COMPILERS),)
 COMPILERS := $(CC)
 endif
@@ -72,8 +72,11 @@ clean: ## Removes what was built, and the virtual environments
 	rm -rf .venv .venv-* build dist *.egg-info shmpipe/*.so cbits/build
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
+# $(error) and not a failing command: then what is missing is the only line that make prints.
+PREFLIGHT = $(shell sh tools/dev/preflight.sh '$(PYTHON)' '$(CC)' 2>&1)
+
 $(INSTALLED): pyproject.toml Makefile
-	@sh tools/dev/preflight.sh "$(PYTHON)" "$(CC)"
+	$(if $(PREFLIGHT),$(error $(PREFLIGHT)))
 	@echo "installing into $(VENV)"
 	@$(PY) -c '' 2>/dev/null || { rm -rf $(VENV) && $(PYTHON) -m venv $(VENV); }
 	@$(PIP) 'setuptools>=77' 'cffi>=1.17'

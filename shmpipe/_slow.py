@@ -47,8 +47,8 @@ class EndBase(io.RawIOBase):
             raise ValueError("I/O operation on closed file") from None
         finally:
             self._entering.remove(process)
-            if self._leaving and (address := self._last_out()):
-                _lib.close(address)
+            if self._leaving and (abandoned := self._last_out()):
+                _lib.close(abandoned)
         return address
 
     def _detach(self) -> int:
