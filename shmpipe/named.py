@@ -101,7 +101,7 @@ def unlink(name: str) -> None:
 
     FileNotFoundError; OSError: EACCES, EPERM.
     """
-    fd = object_fd(name)
+    fd = object_fd(name, read_only=True)
     try:
         result = _lib.retry(_lib.unlink_segment, fd, name.encode())
     finally:
