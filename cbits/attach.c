@@ -1,0 +1,310 @@
+/* attach.c - the registry of this process's attachments, their ends, and fork.
+ *
+ * There is one attachment per process and segment.  Everything in it that is not atomic is
+ * guarded by the registry's mutex, or by the ring lock of a side where pipe.h says so.
+ *
+ * fork(): the child inherits handles, mappings and descriptors, and nothing that names the
+ * parent.  The hook claims an entry in every holder table before the child's code runs, so
+ * a child that is killed later is noticed at once, also if it never used the pipe.  A child
+ * made without hooks (vfork) execs and comes back, if at all, through shmp_import; until
+ * then the companion counts it, and sleepers look for it every few milliseconds.
+ */
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "companion.h"
+#include "pipe.h"
+#include "record.h"
+#include "sys.h"
+#include "wait.h"
+
+static pthread_mutex_t registry_mutex = PTHREAD_MUTEX_INITIALIZER;
+static pthread_once_t hooks_once = PTHREAD_ONCE_INIT;
+static struct shmp_pipe *registry;
+
+/* Calls in progress on this thread, so that a fork child knows which holds are its own: the
+ * others belong to threads that it does not have. */
+#define HELD_MAX 8
+static _Thread_local struct {
+    struct shmp_end *end;
+    unsigned count;
+} held_here[HELD_MAX];
+
+static unsigned *held_entry(struct shmp_end *end)
+{
+    unsigned *empty = NULL;
+    for (int i = 0; i < HELD_MAX; i++) {
+        if (held_here[i].end == end && held_here[i].count > 0)
+            return &held_here[i].count;
+        if (held_here[i].count == 0 && empty == NULL) {
+            held_here[i].end = end;
+            empty = &held_here[i].count;
+        }
+    }
+    return empty;
+}
+
+static void publish_counts(struct shmp_pipe *pipe)
+{
+    shmp_live_set_counts(&pipe->live, load_relaxed(&pipe->held[SHMP_SIDE_READERS]),
+                         load_relaxed(&pipe->held[SHMP_SIDE_WRITERS]));
+}
+
+static void count_end(struct shmp_end *end, uint32_t change)
+{
+    if (shmp_can_read(end))
+        fetch_add_seq_cst(&end->pipe->held[SHMP_SIDE_READERS], change);
+    if (shmp_can_write(end))
+        fetch_add_seq_cst(&end->pipe->held[SHMP_SIDE_WRITERS], change);
+    publish_counts(end->pipe);
+}
+
+/* Sleepers must watch a new holder too: bump the epochs, so that whoever gathered its watch
+ * list before does not sleep on it (watch.h). */
+static void announce(struct shmp_pipe *pipe)
+{
+    struct shmp_header *h = pipe->seg.header;
+    shmp_queue_wake_all(&h->wait.readable);
+    shmp_queue_wake_all(&h->wait.writable);
+}
+
+/* ---- fork ---------------------------------------------------------------------- */
+
+static void fork_prepare(void)
+{
+    /* Lock order: registry, live, seg, record. */
+    pthread_mutex_lock(&registry_mutex);
+    for (struct shmp_pipe *p = registry; p; p = p->next) {
+        pthread_mutex_lock(&p->live.mutex);
+        pthread_mutex_lock(&p->seg.mutex);
+    }
+    shmp_record_fork_prepare();
+}
+
+static void unlock_all(void)
+{
+    for (struct shmp_pipe *p = registry; p; p = p->next) {
+        pthread_mutex_unlock(&p->seg.mutex);
+        pthread_mutex_unlock(&p->live.mutex);
+    }
+}
+
+static void fork_parent(void)
+{
+    shmp_record_fork_parent();
+    unlock_all();
+    pthread_mutex_unlock(&registry_mutex);
+}
+
+static void end_free(struct shmp_end *end);
+static void pipe_put(struct shmp_pipe *pipe);
+
+static void fork_child(void)
+{
+    shmp_record_fork_child();
+    unlock_all();
+    for (struct shmp_pipe *p = registry, *next; p; p = next) {
+        next = p->next;
+        /* Without an entry the child still holds its ends; its calls try again and say
+         * ENFILE if the table stays full. */
+        memset(p->seen, 0, sizeof p->seen);
+        shmp_live_fork_child(&p->live);
+        p->refs++; /* through the loop below */
+        for (struct shmp_end *end = p->ends, *after; end; end = after) {
+            after = end->next;
+            shmp_description_inherit(end);
+            unsigned *mine = held_entry(end);
+            unsigned kept = (mine ? *mine : 0) + (load_relaxed(&end->open) ? 1 : 0);
+            store_relaxed(&end->refs, kept);
+            if (kept == 0) {
+                pthread_mutex_unlock(&registry_mutex);
+                end_free(end);
+                pthread_mutex_lock(&registry_mutex);
+            }
+        }
+        publish_counts(p);
+        announce(p);
+        pipe_put(p);
+    }
+    pthread_mutex_unlock(&registry_mutex);
+}
+
+static void install_hooks(void)
+{
+    pthread_atfork(fork_prepare, fork_parent, fork_child);
+}
+
+void shmp_registry_lock(void)
+{
+    pthread_once(&hooks_once, install_hooks);
+    pthread_mutex_lock(&registry_mutex);
+}
+
+void shmp_registry_unlock(void)
+{
+    pthread_mutex_unlock(&registry_mutex);
+}
+
+/* ---- Attachments --------------------------------------------------------------- */
+
+static void relock(struct shmp_pipe *pipe)
+{
+    shmp_live_relock(&pipe->live);
+    shmp_description_relock(pipe);
+}
+
+static struct shmp_pipe *find(int fd)
+{
+    struct stat st;
+    if (shmp_sys.fstat(fd, &st) < 0)
+        return NULL;
+    for (struct shmp_pipe *p = registry; p; p = p->next)
+        if (p->seg.ino == st.st_ino && p->seg.dev == st.st_dev)
+            return p;
+    return NULL;
+}
+
+/* Takes the descriptor, also when it fails. */
+static int pipe_get(struct shmp_pipe **out, int fd, const struct shmp_header *judged)
+{
+    struct shmp_pipe *pipe = find(fd);
+    if (pipe) {
+        if (fd != pipe->seg.fd) {
+            shmp_sys.close(fd);
+            relock(pipe);
+        }
+        pipe->refs++;
+        *out = pipe;
+        return 0;
+    }
+    pipe = calloc(1, sizeof *pipe);
+    int r = pipe ? shmp_seg_map(&pipe->seg, fd, judged) : -ENOMEM;
+    if (r < 0) {
+        shmp_sys.close(fd);
+        free(pipe);
+        return r;
+    }
+    r = shmp_live_open(&pipe->live, &pipe->seg);
+    if (r < 0) {
+        shmp_seg_unmap(&pipe->seg);
+        free(pipe);
+        return r;
+    }
+    pipe->refs = 1;
+    pipe->next = registry;
+    registry = pipe;
+    *out = pipe;
+    return 0;
+}
+
+static void pipe_put(struct shmp_pipe *pipe)
+{
+    if (--pipe->refs != 0)
+        return;
+    struct shmp_pipe **link = &registry;
+    while (*link != pipe)
+        link = &(*link)->next;
+    *link = pipe->next;
+    shmp_seen_forget(pipe);
+    shmp_live_close(&pipe->live);
+    shmp_seg_unmap(&pipe->seg);
+    free(pipe);
+}
+
+int shmp_segment_close(int fd)
+{
+    pthread_mutex_lock(&registry_mutex);
+    struct shmp_pipe *pipe = find(fd);
+    long r = 0;
+    if (pipe == NULL || pipe->seg.fd != fd)
+        r = shmp_sys.close(fd);
+    if (pipe)
+        relock(pipe);
+    pthread_mutex_unlock(&registry_mutex);
+    return (int)r;
+}
+
+/* ---- Ends ---------------------------------------------------------------------- */
+
+int shmp_end_new(struct shmp_end **out, int segment_fd, const struct shmp_header *judged,
+                 int companion_fd, int mode, uint32_t flags, const struct shmp_token *token)
+{
+    pthread_once(&hooks_once, install_hooks);
+    struct shmp_end *end = calloc(1, sizeof *end);
+    if (end == NULL) {
+        shmp_segment_close(segment_fd);
+        shmp_sys.close(companion_fd);
+        return -ENOMEM;
+    }
+    end->fd = companion_fd;
+    end->mode = mode;
+    store_relaxed(&end->refs, 1);
+    store_relaxed(&end->open, true);
+    pthread_mutex_lock(&registry_mutex);
+    int r = pipe_get(&end->pipe, segment_fd, judged);
+    if (r == 0) {
+        if (token == NULL ||
+            !shmp_description_join(end, token->description, token->generation))
+            shmp_description_new(end, flags);
+        end->next = end->pipe->ends;
+        end->pipe->ends = end;
+        count_end(end, 1);
+        announce(end->pipe);
+    }
+    pthread_mutex_unlock(&registry_mutex);
+    if (r < 0) {
+        shmp_sys.close(companion_fd);
+        free(end);
+        return r;
+    }
+    *out = end;
+    return 0;
+}
+
+/* The last reference is gone: now the end closes, as a file does in the kernel. */
+static void end_free(struct shmp_end *end)
+{
+    struct shmp_pipe *pipe = end->pipe;
+    pthread_mutex_lock(&registry_mutex);
+    struct shmp_end **link = &pipe->ends;
+    while (*link != end)
+        link = &(*link)->next;
+    *link = end->next;
+    /* The count first, the companion next, the sleepers last: whoever is woken finds both
+     * gone.  Dies in between: the kernel closes the companion, and our life word wakes. */
+    count_end(end, (uint32_t)-1);
+    shmp_description_drop(end);
+    shmp_sys.close(end->fd);
+    shmp_side_closed(pipe, end->mode);
+    pipe_put(pipe);
+    pthread_mutex_unlock(&registry_mutex);
+    free(end);
+}
+
+void shmp_end_hold(struct shmp_end *end)
+{
+    unsigned *mine = held_entry(end);
+    if (mine)
+        ++*mine;
+    fetch_add_relaxed(&end->refs, 1);
+}
+
+void shmp_end_release(struct shmp_end *end)
+{
+    unsigned *mine = held_entry(end);
+    if (mine && *mine > 0)
+        --*mine;
+    if (atomic_fetch_sub_explicit(&end->refs, 1, memory_order_acq_rel) == 1)
+        end_free(end);
+}
+
+int shmp_end_close(struct shmp_end *end)
+{
+    if (!atomic_exchange_explicit(&end->open, false, memory_order_acq_rel))
+        return -EBADF;
+    if (atomic_fetch_sub_explicit(&end->refs, 1, memory_order_acq_rel) == 1)
+        end_free(end);
+    return 0;
+}

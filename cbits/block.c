@@ -1,0 +1,104 @@
+/* block.c - spinning and sleeping until a side can go on. */
+#include <errno.h>
+
+#include "pipe.h"
+#include "sys.h"
+#include "wait.h"
+
+#define SPIN_NS UINT64_C(50000) /* one wake latency: what a sleep would cost anyway */
+
+static struct shmp_queue *queue_of(struct shmp_header *h, int side)
+{
+    return side == SHMP_SIDE_READERS ? &h->wait.readable : &h->wait.writable;
+}
+
+static uint32_t max_usage_now(struct shmp_header *h)
+{
+    return load_relaxed(&h->geometry[load_acquire(&h->wait.geometry_gen) & 1].max_usage);
+}
+
+/* The condition this side sleeps for, without its other half, the last close (WK-12). */
+static bool ready(struct shmp_header *h, int side)
+{
+    return side == SHMP_SIDE_READERS ? !shmp_ring_looks_empty(h)
+                                     : !shmp_ring_looks_full(h, max_usage_now(h));
+}
+
+bool shmp_spin(struct shmp_end *end, int side)
+{
+    struct shmp_header *h = end->pipe->seg.header;
+    _Atomic uint32_t *other =
+        side == SHMP_SIDE_READERS ? &h->w.cpu : &h->r.cpu;
+    uint64_t until = 0;
+    for (;;) {
+        /* On one CPU the other side can only run when we do not (limits 3j). */
+        if (load_relaxed(other) == shmp_cpu())
+            return ready(h, side);
+        for (int i = 0; i < 32; i++) {
+            if (ready(h, side))
+                return true;
+            cpu_relax();
+        }
+        uint64_t now = shmp_now_ns();
+        if (until == 0)
+            until = now + SPIN_NS;
+        else if (now >= until)
+            return false;
+    }
+}
+
+/* The safety slice is over, the condition holds, and we are still registered: either the
+ * waker is merely late, then the epoch will move, or a wake was lost, which is a bug. */
+static void judge_lost_wake(struct shmp_header *h, const _Atomic uint32_t *word, uint32_t epoch)
+{
+    struct timespec grace = shmp_timespec(shmp_now_ns() + 20000000u);
+    if (shmp_sys.futex_wait(word, epoch, &grace) == -ETIMEDOUT && load_seq_cst(word) == epoch)
+        fetch_add_relaxed(&h->stats.slice_found_work, 1);
+}
+
+int shmp_wait_side(struct shmp_end *end, int side, uint64_t deadline_ns)
+{
+    struct shmp_pipe *pipe = end->pipe;
+    struct shmp_header *h = pipe->seg.header;
+    struct shmp_queue *queue = queue_of(h, side);
+    struct shmp_pace pace = {0};
+    struct shmp_watch watch;
+    int other = side == SHMP_SIDE_READERS ? SHMP_SIDE_WRITERS : SHMP_SIDE_READERS;
+
+    shmp_live_renew(&pipe->live);
+    for (;;) {
+        /* Announce, then gather whom to watch, then look: a holder that attaches after the
+         * gathering changes the epoch, a publish after the look finds us registered. */
+        uint32_t epoch = shmp_queue_register(queue);
+        shmp_watch_all(&watch, &pipe->live);
+        bool done = ready(h, side);
+        if (!done && load_acquire(&pipe->held[other]) == 0 && watch.tracked[other] == 0) {
+            done = shmp_side_is_hung_up(end, other);
+            watch.complete = false; /* the kernel counts a holder that we cannot see */
+        }
+        if (done || watch.noticed) {
+            shmp_queue_leave(queue, epoch);
+            shmp_watch_release(&watch, &pipe->live);
+            if (watch.noticed)
+                shmp_broadcast(h); /* the dead may have owed anybody a wake */
+            if (done)
+                return 0;
+            continue;
+        }
+        fetch_add_relaxed(side == SHMP_SIDE_READERS ? &h->r.sleeps : &h->w.sleeps, 1);
+        enum shmp_woken woken =
+            shmp_watch_sleep(&watch, shmp_queue_word(queue), epoch, deadline_ns, &pace);
+        bool go_on = ready(h, side);
+        if (go_on && pace.safety)
+            judge_lost_wake(h, shmp_queue_word(queue), epoch);
+        if (woken != SHMP_WOKEN && woken != SHMP_CHANGED)
+            shmp_queue_leave(queue, epoch);
+        shmp_watch_release(&watch, &pipe->live);
+        if (go_on) /* data wins over a signal and over the clock (SG-4) */
+            return 0;
+        if (woken == SHMP_SIGNAL)
+            return -EINTR;
+        if (woken == SHMP_LATE)
+            return -ETIMEDOUT;
+    }
+}

@@ -1,0 +1,205 @@
+/* capacity.c - F_GETPIPE_SZ, F_SETPIPE_SZ and FIONREAD (rules CP-1..CP-9).
+ *
+ * A resize holds both ring locks.  Down to any size, and up to ring_size, it only changes
+ * max_usage.  Beyond that it builds a larger area in a free part of the file, copies the
+ * slots in use, and turns geometry_gen: one store, before which nobody sees anything and
+ * after which everybody sees all of it.  Each side notices the new generation the next time
+ * it has its lock; as the resize had both, no copy into the old area is in progress then.
+ */
+#include <errno.h>
+#include <limits.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "companion.h"
+#include "lock.h"
+#include "pipe.h"
+#include "sys.h"
+#include "wait.h"
+
+#ifndef FALLOC_FL_KEEP_SIZE
+#define FALLOC_FL_KEEP_SIZE 1
+#define FALLOC_FL_PUNCH_HOLE 2
+#endif
+
+/* Order: write lock, read lock.  Nobody else holds two. */
+static int lock_both(struct shmp_end *end)
+{
+    int r = shmp_side_lock(end, SHMP_SIDE_WRITERS, true);
+    if (r < 0)
+        return r;
+    r = shmp_side_lock(end, SHMP_SIDE_READERS, true);
+    if (r < 0)
+        shmp_side_unlock(end, SHMP_SIDE_WRITERS);
+    return r;
+}
+
+static void unlock_both(struct shmp_end *end)
+{
+    shmp_side_unlock(end, SHMP_SIDE_READERS);
+    shmp_side_unlock(end, SHMP_SIDE_WRITERS);
+}
+
+static void publish_geometry(struct shmp_header *h, const struct shmp_shape *shape)
+{
+    uint32_t gen = load_relaxed(&h->wait.geometry_gen) + 1;
+    struct shmp_geometry *g = &h->geometry[gen & 1];
+    store_relaxed(&g->area_offset, shape->area_offset);
+    store_relaxed(&g->ring_size, shape->ring_size);
+    store_relaxed(&g->max_usage, shape->max_usage);
+    /* Release; partners: the acquire loads of geometry_gen.  Sequentially consistent for the
+     * sleepers' look at max_usage after they registered. */
+    store_seq_cst(&h->wait.geometry_gen, gen);
+}
+
+static void copy_slots(const struct shmp_ring *from, unsigned char *base, uint32_t ring_size)
+{
+    _Atomic uint32_t *words = (_Atomic uint32_t *)(void *)base;
+    unsigned char *data = base + shmp_words_bytes(ring_size);
+    uint32_t mask = ring_size - 1;
+    uint32_t head = load_relaxed(&from->header->head);
+    uint32_t tail = SHMP_TAIL_INDEX(load_relaxed(&from->header->tail));
+    /* The slot before head too: when the ring is empty its seal refuses merges (I5). */
+    uint32_t used = shmp_occupancy(head, tail);
+    uint32_t first = used == 0 ? head - 1 : tail;
+    for (uint32_t i = first; i != head; i++) {
+        uint32_t word = load_relaxed(&from->words[i & from->mask]);
+        uint32_t end = shmp_word_end(word);
+        store_relaxed(&words[i & mask], word);
+        memcpy(data + (size_t)(i & mask) * SHMP_SLOT_SIZE,
+               from->data + (size_t)(i & from->mask) * SHMP_SLOT_SIZE,
+               end < SHMP_SLOT_SIZE ? end : SHMP_SLOT_SIZE);
+    }
+}
+
+/* Moves the ring to an area of new_size slots.  Both locks are held. */
+static int move_ring(struct shmp_pipe *pipe, struct shmp_shape *shape, uint32_t new_size)
+{
+    struct shmp_seg *seg = &pipe->seg;
+    uint64_t old_offset = shape->area_offset;
+    uint64_t old_bytes = shmp_area_bytes(shape->ring_size);
+    uint64_t new_bytes = shmp_area_bytes(new_size);
+    uint64_t offset = SHMP_FIXED_BYTES + new_bytes <= old_offset ? SHMP_FIXED_BYTES
+                                                                 : old_offset + old_bytes;
+    struct stat st;
+    unsigned char *base;
+    long r = shmp_sys.fstat(seg->fd, &st);
+    if (r == 0 && offset + new_bytes > (uint64_t)st.st_size)
+        r = shmp_seg_grow(seg->fd, seg->kind, offset + new_bytes);
+    else if (r == 0 && seg->kind == SHMP_KIND_NAMED) /* a part that was given back before */
+        r = shmp_seg_grow(seg->fd, seg->kind, (uint64_t)st.st_size);
+    if (r == 0)
+        r = shmp_area_map(seg->fd, offset, new_size, &base);
+    if (r < 0)
+        return (int)r;
+    copy_slots(&seg->write_side, base, new_size);
+    shmp_sys.munmap(base, shmp_area_span(new_size));
+    shape->area_offset = offset;
+    shape->ring_size = new_size;
+    publish_geometry(seg->header, shape);
+    /* Nobody will look there again.  Dies before: the pages stay until the pipe goes. */
+    shmp_sys.fallocate(seg->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)old_offset,
+                       (off_t)old_bytes);
+    return 0;
+}
+
+static int set_slots(struct shmp_pipe *pipe, uint32_t slots)
+{
+    struct shmp_header *h = pipe->seg.header;
+    struct shmp_shape shape;
+    struct stat st;
+    long r = shmp_sys.fstat(pipe->seg.fd, &st);
+    if (r == 0)
+        r = shmp_shape_read(h, (uint64_t)st.st_size, &shape);
+    if (r < 0)
+        return (int)r;
+    uint32_t used = shmp_occupancy(load_relaxed(&h->head), SHMP_TAIL_INDEX(load_relaxed(&h->tail)));
+    if (used > shape.ring_size) {
+        shmp_set_reason("the segment is damaged: more slots in use than there are");
+        return -SHMP_ECORRUPT;
+    }
+    if (used > slots)
+        return -EBUSY; /* counted in slots, however few bytes they hold (CP-6) */
+    shape.max_usage = slots;
+    if (slots > shape.ring_size)
+        return move_ring(pipe, &shape, slots);
+    publish_geometry(h, &shape);
+    return 0;
+}
+
+long shmp_capacity_get(struct shmp_end *end)
+{
+    struct shmp_header *h = end->pipe->seg.header;
+    uint32_t gen = load_acquire(&h->wait.geometry_gen);
+    return (long)load_relaxed(&h->geometry[gen & 1].max_usage) * (long)SHMP_SLOT_SIZE;
+}
+
+long shmp_capacity_set(struct shmp_end *end, long argument)
+{
+    struct shmp_pipe *pipe = end->pipe;
+    struct shmp_header *h = pipe->seg.header;
+    uint32_t wanted = (uint32_t)argument; /* the kernel's argument is 32 bits (CP-3) */
+    if (wanted > 1u << 31)
+        return -EINVAL;
+    uint32_t slots = shmp_slots_for(wanted);
+    int r = lock_both(end);
+    if (r < 0)
+        return r;
+    if (slots == 0)
+        r = -EPERM; /* only growth can be above the limit (CP-4) */
+    if (r == 0)
+        r = set_slots(pipe, slots);
+    unlock_both(end);
+    if (r < 0)
+        return r;
+    /* Any resize wakes a writer and the pollers, whatever it changed (CP-8). */
+    shmp_queue_wake_one(&h->wait.writable, &h->stats.write_wakes);
+    if (shmp_companion_is_watched(h))
+        shmp_companion_resized(&pipe->live, end->fd, end->mode);
+    return (long)slots * (long)SHMP_SLOT_SIZE;
+}
+
+int shmp_pending(struct shmp_end *end, int *bytes)
+{
+    int r = shmp_side_lock(end, SHMP_SIDE_READERS, true);
+    if (r < 0)
+        return r;
+    ssize_t pending = shmp_ring_pending(&end->pipe->seg.read_side);
+    shmp_side_unlock(end, SHMP_SIDE_READERS);
+    if (pending < 0)
+        return (int)pending;
+    *bytes = pending > INT_MAX ? INT_MAX : (int)pending;
+    return 0;
+}
+
+int shmp_incarnate(struct shmp_end *end)
+{
+    struct shmp_pipe *pipe = end->pipe;
+    struct shmp_header *h = pipe->seg.header;
+    struct shmp_shape shape;
+    struct stat st;
+    int r = lock_both(end);
+    if (r < 0)
+        return r;
+    int fresh = shmp_companion_is_fresh(end->fd);
+    if (fresh == 1) {
+        r = (int)shmp_sys.fstat(pipe->seg.fd, &st);
+        if (r == 0)
+            r = shmp_shape_read(h, (uint64_t)st.st_size, &shape);
+        if (r == 0) {
+            shape.max_usage = h->default_usage < shape.ring_size ? h->default_usage
+                                                                 : shape.ring_size;
+            shmp_ring_clear(&pipe->seg.write_side);
+            store_relaxed(&h->wait.poll_usage, 0);
+            store_relaxed(&h->companion.level, SHMP_LEVEL_UNKNOWN);
+            publish_geometry(h, &shape);
+            /* Last: a process that dies before this leaves the kernel's pipe fresh, or gone,
+             * and the next opener does all of it again. */
+            shmp_companion_mark(end->fd);
+        }
+    } else if (fresh < 0) {
+        r = fresh;
+    }
+    unlock_both(end);
+    return r;
+}

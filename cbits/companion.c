@@ -1,0 +1,209 @@
+/* companion.c - the kernel pipe beside the ring: lifetime, readiness, SIGIO. */
+#include "companion.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/ioctl.h>
+
+#include "lock.h"
+#include "ring.h"
+#include "sys.h"
+
+/* Not a size the kernel gives a new pipe, so it also says "known" (FO-1). */
+#define COMPANION_BYTES 16384
+#define MOST_EDGES 8192u /* at most three of the four slots: still not full */
+
+static const unsigned char zeros[SHMP_SLOT_SIZE];
+
+static bool can_read(int mode)
+{
+    return mode != O_WRONLY;
+}
+
+static bool can_write(int mode)
+{
+    return mode != O_RDONLY;
+}
+
+int shmp_companion_create(int fds[2])
+{
+    int r = (int)shmp_sys.pipe2(fds, O_CLOEXEC | O_NONBLOCK);
+    if (r < 0)
+        return r;
+    shmp_companion_mark(fds[0]);
+    shmp_sys.write(fds[1], zeros, 1);
+    return 0;
+}
+
+int shmp_companion_is_fresh(int fd)
+{
+    long size = shmp_sys.fcntl(fd, F_GETPIPE_SZ, 0);
+    if (size < 0)
+        return (int)size;
+    return size != COMPANION_BYTES && size != COMPANION_BYTES / 4 && size != COMPANION_BYTES * 2;
+}
+
+int shmp_companion_mark(int fd)
+{
+    long r = shmp_sys.fcntl(fd, F_SETPIPE_SZ, COMPANION_BYTES);
+    /* EPERM: this user's pipes hold too many pages, and new ones have two slots (CP-5). */
+    return r < 0 ? (int)r : 0;
+}
+
+void shmp_companion_prime(struct shmp_live *live, int fd, int mode)
+{
+    struct shmp_companion_line *c = &live->seg->header->companion;
+    int queued = 1;
+    shmp_lock(live, &c->lock, true);
+    bool looked = (load_seq_cst(&live->seg->header->wait.poll_usage) & SHMP_POLL_READERS) != 0;
+    shmp_sys.ioctl(fd, FIONREAD, &queued);
+    if (can_write(mode) && !looked && queued == 0)
+        shmp_sys.write(fd, zeros, 1);
+    shmp_unlock(&c->lock);
+}
+
+bool shmp_companion_is_hung_up(int fd)
+{
+    struct pollfd p = {.fd = fd};
+    return shmp_sys.poll(&p, 1, 0) > 0 && (p.revents & (POLLHUP | POLLERR)) != 0;
+}
+
+static void drain(int fd)
+{
+    unsigned char bytes[4096];
+    while (shmp_sys.read(fd, bytes, sizeof bytes) > 0)
+        ;
+}
+
+bool shmp_companion_never_had_writers(struct shmp_live *live, int fd)
+{
+    struct shmp_header *h = live->seg->header;
+    unsigned char byte;
+    bool gone = false;
+    shmp_lock(live, &h->companion.lock, true);
+    if (shmp_ring_looks_empty(h)) {
+        drain(fd);
+        gone = shmp_sys.read(fd, &byte, 1) == 0;
+        /* The waiting byte is gone, and we cannot put it back: in step from now on. */
+        if (!gone)
+            fetch_or_seq_cst(&h->wait.poll_usage, SHMP_POLL_READERS);
+        store_relaxed(&h->companion.queued, 0);
+    }
+    shmp_unlock(&h->companion.lock);
+    return gone;
+}
+
+static uint32_t max_usage_now(struct shmp_header *h)
+{
+    return load_relaxed(&h->geometry[load_acquire(&h->wait.geometry_gen) & 1].max_usage);
+}
+
+/* Every slot used, with room in the last one for the edges of merging writes. */
+static void fill(struct shmp_companion_line *c, int fd)
+{
+    while (shmp_sys.write(fd, zeros, SHMP_SLOT_SIZE / 2 + 1) > 0)
+        ;
+    store_relaxed(&c->level, SHMP_LEVEL_FULL);
+    store_relaxed(&c->queued, MOST_EDGES);
+}
+
+static void leave_one(struct shmp_companion_line *c, int fd)
+{
+    unsigned char bytes[4096];
+    int queued = 0;
+    shmp_sys.ioctl(fd, FIONREAD, &queued);
+    while (queued > 1) {
+        size_t n = (size_t)queued - 1 < sizeof bytes ? (size_t)queued - 1 : sizeof bytes;
+        long r = shmp_sys.read(fd, bytes, n);
+        if (r <= 0)
+            break;
+        queued -= (int)r;
+    }
+    if (load_relaxed(&c->level) == SHMP_LEVEL_SHRUNK) /* its one slot stays in use */
+        shmp_sys.fcntl(fd, F_SETPIPE_SZ, COMPANION_BYTES);
+    store_relaxed(&c->level, SHMP_LEVEL_NOT_FULL);
+    store_relaxed(&c->queued, 1);
+}
+
+static void lock_companion(struct shmp_live *live, struct shmp_companion_line *c)
+{
+    if (shmp_lock(live, &c->lock, true) == SHMP_LOCKED_FROM_DEAD)
+        store_relaxed(&c->level, SHMP_LEVEL_UNKNOWN);
+}
+
+static void sync_locked(struct shmp_header *h, int fd, int mode, bool added)
+{
+    struct shmp_companion_line *c = &h->companion;
+    uint32_t usage = load_seq_cst(&h->wait.poll_usage);
+    uint32_t tail = SHMP_TAIL_INDEX(load_seq_cst(&h->tail));
+    uint32_t head = load_seq_cst(&h->head);
+    uint32_t level = load_relaxed(&c->level);
+    uint32_t queued = load_relaxed(&c->queued);
+    bool empty = shmp_empty(head, tail) && (usage & SHMP_POLL_READERS) != 0;
+    bool full = shmp_full(head, tail, max_usage_now(h)) && (usage & SHMP_POLL_WRITERS) != 0;
+    if (can_read(mode) && empty) {
+        drain(fd);
+        store_relaxed(&c->level, SHMP_LEVEL_NOT_FULL);
+        store_relaxed(&c->queued, 0);
+    } else if (can_read(mode) && !full &&
+               (level != SHMP_LEVEL_NOT_FULL || queued > MOST_EDGES / 2)) {
+        leave_one(c, fd);
+    }
+    if (!can_write(mode) || empty)
+        return;
+    level = load_relaxed(&c->level);
+    if (full && level != SHMP_LEVEL_FULL && level != SHMP_LEVEL_SHRUNK)
+        fill(c, fd); /* which is this write's edge, too */
+    else if (added && (full || load_relaxed(&c->queued) < MOST_EDGES) &&
+             shmp_sys.write(fd, zeros, 1) == 1)
+        store_relaxed(&c->queued, load_relaxed(&c->queued) + 1);
+}
+
+void shmp_companion_sync(struct shmp_live *live, int fd, int mode, bool added)
+{
+    struct shmp_header *h = live->seg->header;
+    lock_companion(live, &h->companion);
+    sync_locked(h, fd, mode, added);
+    shmp_unlock(&h->companion.lock);
+}
+
+void shmp_companion_resized(struct shmp_live *live, int fd, int mode)
+{
+    struct shmp_header *h = live->seg->header;
+    struct shmp_companion_line *c = &h->companion;
+    lock_companion(live, c);
+    uint32_t tail = SHMP_TAIL_INDEX(load_seq_cst(&h->tail));
+    uint32_t head = load_seq_cst(&h->head);
+    bool looked = (load_seq_cst(&h->wait.poll_usage) & SHMP_POLL_WRITERS) != 0;
+    bool full = shmp_full(head, tail, max_usage_now(h));
+    if (looked && full && !can_write(mode)) {
+        /* Only a read end at hand: make it full by taking its free slots away. */
+        leave_one(c, fd);
+        shmp_sys.fcntl(fd, F_SETPIPE_SZ, SHMP_PAGE);
+        store_relaxed(&c->level, SHMP_LEVEL_SHRUNK);
+    } else if (looked && !full && !can_read(mode) &&
+               load_relaxed(&c->level) != SHMP_LEVEL_NOT_FULL) {
+        /* Only a write end at hand: make room by adding slots. */
+        shmp_sys.fcntl(fd, F_SETPIPE_SZ, COMPANION_BYTES * 2);
+        store_relaxed(&c->level, SHMP_LEVEL_UNKNOWN);
+    } else {
+        sync_locked(h, fd, mode, false);
+        if (looked && !full)
+            shmp_sys.fcntl(fd, F_SETPIPE_SZ, COMPANION_BYTES);
+    }
+    shmp_unlock(&c->lock);
+}
+
+void shmp_companion_look(struct shmp_live *live, int fd, int mode)
+{
+    struct shmp_header *h = live->seg->header;
+    uint32_t sides = (can_read(mode) ? SHMP_POLL_READERS : 0) |
+                     (can_write(mode) ? SHMP_POLL_WRITERS : 0);
+    if ((load_relaxed(&h->wait.poll_usage) & sides) == sides)
+        return;
+    /* The flag before the look at the ring, in sync; partner: a writer stores head before
+     * it loads the flag.  One of the two sees the other (store buffering). */
+    fetch_or_seq_cst(&h->wait.poll_usage, sides);
+    shmp_companion_sync(live, fd, mode, false);
+}

@@ -1,0 +1,58 @@
+/* companion.h - the kernel pipe beside the ring: lifetime, readiness, SIGIO.
+ *
+ * It carries no data.  The kernel counts its holders across fork, exec, descriptor
+ * passing and death, so its POLLHUP and POLLERR decide end-of-file and EPIPE.
+ *
+ * Its fill level stands for the ring's, but only for a side that somebody looks at
+ * (poll_usage, rule PL-9):
+ *
+ *     ring    companion       who brings it there, with the end it holds
+ *     empty   no byte         a reader: reads everything
+ *     some    1..8192 bytes   a writer adds one byte for each write (PL-6, IO-2);
+ *                             a reader that leaves "full" reads all bytes but one
+ *     full    every slot used a writer: writes until EAGAIN
+ *
+ * Each transition is made by the side that made the ring's, so it can be made with the
+ * descriptor at hand.  For the first look to be so too, a companion that nobody looks at
+ * holds one byte: a reader's first look at an empty ring drains it, one at a ring with
+ * data leaves it.  Whoever syncs computes the level from the ring under the companion
+ * lock, after its own change: the last one to come sees the last state.
+ */
+#ifndef SHMP_COMPANION_H
+#define SHMP_COMPANION_H
+
+#include <stdbool.h>
+
+#include "atomic.h"
+#include "live.h"
+
+int shmp_companion_create(int fds[2]);
+
+/* After opening a FIFO: 1 if the kernel has made a new pipe for it, so that everything in
+ * the ring is from an earlier life (FO-1); 0 if not; or -errno. */
+int shmp_companion_is_fresh(int fd);
+/* Marks it as known, so that the next opener finds it not fresh. */
+int shmp_companion_mark(int fd);
+/* A write end opened on a FIFO: puts the byte in that a later first look needs. */
+void shmp_companion_prime(struct shmp_live *live, int fd, int mode);
+
+/* Nobody holds the other side (of a read end: writers, of a write end: readers). */
+bool shmp_companion_is_hung_up(int fd);
+/* The same for a FIFO read end opened O_NONBLOCK before any writer: its POLLHUP stays
+ * silent until one has come and gone (FO-16), so this asks read() instead. */
+bool shmp_companion_never_had_writers(struct shmp_live *live, int fd);
+
+static inline bool shmp_companion_is_watched(struct shmp_header *header)
+{
+    return load_seq_cst(&header->wait.poll_usage) != 0;
+}
+
+/* Brings the companion to the ring's level; added: this was a write. */
+void shmp_companion_sync(struct shmp_live *live, int fd, int mode, bool added);
+/* After F_SETPIPE_SZ, which pollers of the write end hear of whatever it changed (CP-8). */
+void shmp_companion_resized(struct shmp_live *live, int fd, int mode);
+
+/* Somebody looks at this end from now on. */
+void shmp_companion_look(struct shmp_live *live, int fd, int mode);
+
+#endif

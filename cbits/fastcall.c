@@ -1,0 +1,322 @@
+/* fastcall.c - the hot calls as C functions of the extension module that cffi builds (D10).
+ *
+ * A call that cannot block keeps the interpreter lock: with a second thread computing, each
+ * release costs a switch interval of 5 ms.  It is given up to sleep, to spin for longer than
+ * a look, and to copy much.
+ *
+ * EndBase is a subclass of io.RawIOBase with one field.  Everything that is not hot, and
+ * every error, goes to the Python class above it (_raise).
+ */
+#define Py_LIMITED_API 0x030b0000
+#include <Python.h>
+
+#include <errno.h>
+#include <fcntl.h>
+
+#include "pipe.h"
+
+#define KEEP_LOCK_BYTES ((size_t)1 << 18) /* about 6 us of copying */
+
+int shmp_install_fast(void);
+
+/* Where our field begins in an instance: after io.RawIOBase's own. */
+static Py_ssize_t field_offset;
+
+static struct shmp_end **field(PyObject *self)
+{
+    return (struct shmp_end **)(void *)((char *)self + field_offset);
+}
+
+static PyObject *closed_error(void)
+{
+    PyErr_SetString(PyExc_ValueError, "I/O operation on closed file");
+    return NULL;
+}
+
+static PyObject *os_error(PyObject *self, ssize_t r)
+{
+    PyObject *nothing = PyObject_CallMethod(self, "_raise", "i", (int)-r);
+    if (nothing) {
+        Py_DECREF(nothing);
+        PyErr_SetString(PyExc_SystemError, "_raise() returned");
+    }
+    return NULL;
+}
+
+static PyObject *base_adopt(PyObject *self, PyObject *address)
+{
+    void *end = PyLong_AsVoidPtr(address);
+    if (end == NULL && PyErr_Occurred())
+        return NULL;
+    *field(self) = end;
+    Py_RETURN_NONE;
+}
+
+static PyObject *base_hold(PyObject *self, PyObject *unused)
+{
+    (void)unused;
+    struct shmp_end *end = *field(self);
+    if (end == NULL)
+        return closed_error();
+    shmp_end_hold(end);
+    return PyLong_FromVoidPtr(end);
+}
+
+static PyObject *base_detach(PyObject *self, PyObject *unused)
+{
+    (void)unused;
+    struct shmp_end *end = *field(self);
+    *field(self) = NULL;
+    return PyLong_FromVoidPtr(end);
+}
+
+/* One transfer, sleeping if it must.  The interpreter lock is held on entry and on return, and
+ * given up in between; signal handlers run between spinning and sleeping and after each
+ * EINTR (PEP 475).  Returns what the run returned, or -EINTR with an exception set. */
+static ssize_t run_blocking(struct shmp_end *end, struct shmp_transfer *op, int side)
+{
+    ssize_t r = SHMP_WOULD_SLEEP;
+    bool writing = side == SHMP_SIDE_WRITERS;
+    shmp_end_hold(end);
+    for (;;) {
+        bool spun;
+        PyThreadState *saved = PyEval_SaveThread();
+        spun = shmp_spin(end, side);
+        if (spun)
+            r = writing ? shmp_write_run(end, op, false) : shmp_read_run(end, op, false);
+        PyEval_RestoreThread(saved);
+        if (spun && r != SHMP_WOULD_SLEEP)
+            break;
+        /* A handler that came while we spun would else wait for the sleep to end.  It may
+         * fork: the hold is this thread's, and the child keeps it. */
+        if (PyErr_CheckSignals() < 0) {
+            r = -EINTR;
+            break;
+        }
+        saved = PyEval_SaveThread();
+        r = writing ? shmp_write_run(end, op, true) : shmp_read_run(end, op, true);
+        PyEval_RestoreThread(saved);
+        if (r != -EINTR)
+            break;
+        if (PyErr_CheckSignals() < 0)
+            break;
+    }
+    shmp_end_release(end);
+    return r;
+}
+
+static ssize_t run(struct shmp_end *end, struct shmp_transfer *op, int side)
+{
+    ssize_t r = SHMP_WOULD_SLEEP;
+    if (op->left <= KEEP_LOCK_BYTES)
+        r = side == SHMP_SIDE_WRITERS ? shmp_write_run(end, op, false)
+                                      : shmp_read_run(end, op, false);
+    return r == SHMP_WOULD_SLEEP ? run_blocking(end, op, side) : r;
+}
+
+static PyObject *count_result(PyObject *self, ssize_t r)
+{
+    if (r >= 0)
+        return PyLong_FromSsize_t(r);
+    if (r == -EAGAIN)
+        Py_RETURN_NONE;
+    return r == -EINTR && PyErr_Occurred() ? NULL : os_error(self, r);
+}
+
+static struct shmp_transfer transfer_of(struct iovec *iov, void *bytes, Py_ssize_t count)
+{
+    iov->iov_base = bytes;
+    iov->iov_len = (size_t)count;
+    return (struct shmp_transfer){.cursor = {.iov = iov, .left = 1}, .left = (size_t)count};
+}
+
+static PyObject *base_write(PyObject *self, PyObject *data)
+{
+    struct shmp_end *end = *field(self);
+    struct iovec iov;
+    if (end == NULL)
+        return closed_error();
+    if (PyBytes_CheckExact(data)) {
+        struct shmp_transfer op = transfer_of(&iov, PyBytes_AsString(data), PyBytes_Size(data));
+        return count_result(self, run(end, &op, SHMP_SIDE_WRITERS));
+    }
+    Py_buffer view;
+    if (PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) < 0)
+        return NULL;
+    struct shmp_transfer op = transfer_of(&iov, view.buf, view.len);
+    ssize_t r = run(end, &op, SHMP_SIDE_WRITERS);
+    PyBuffer_Release(&view);
+    return count_result(self, r);
+}
+
+static PyObject *base_readinto(PyObject *self, PyObject *buffer)
+{
+    struct shmp_end *end = *field(self);
+    struct iovec iov;
+    Py_buffer view;
+    if (end == NULL)
+        return closed_error();
+    if (PyObject_GetBuffer(buffer, &view, PyBUF_WRITABLE) < 0)
+        return NULL;
+    struct shmp_transfer op = transfer_of(&iov, view.buf, view.len);
+    ssize_t r = run(end, &op, SHMP_SIDE_READERS);
+    PyBuffer_Release(&view);
+    return count_result(self, r);
+}
+
+/* How many bytes to make room for is known only under the read lock, and between looking and
+ * taking nobody may come: so the bytes object is made while we hold it.  That runs no Python
+ * code (bytes are not tracked by the collector), and a death there is like any other. */
+static PyObject *read_now(struct shmp_end *end, size_t size, bool slept, ssize_t *state)
+{
+    ssize_t r = *state = shmp_read_begin(end, size);
+    if (r <= 0)
+        return NULL;
+    PyObject *bytes = PyBytes_FromStringAndSize(NULL, r);
+    if (bytes == NULL) {
+        shmp_read_abandon(end);
+        return NULL;
+    }
+    if ((size_t)r <= KEEP_LOCK_BYTES) {
+        shmp_read_finish(end, PyBytes_AsString(bytes), (size_t)r, slept);
+        return bytes;
+    }
+    char *buffer = PyBytes_AsString(bytes);
+    shmp_end_hold(end);
+    PyThreadState *saved = PyEval_SaveThread();
+    shmp_read_finish(end, buffer, (size_t)r, slept);
+    PyEval_RestoreThread(saved);
+    shmp_end_release(end);
+    return bytes;
+}
+
+/* Until there is something to read, or the end.  0, or -errno, -EINTR with an exception. */
+static ssize_t wait_readable(struct shmp_end *end, bool *slept)
+{
+    ssize_t r = 0;
+    shmp_end_hold(end);
+    PyThreadState *saved = PyEval_SaveThread();
+    bool spun = shmp_spin(end, SHMP_SIDE_READERS);
+    PyEval_RestoreThread(saved);
+    while (!spun && r == 0) {
+        if (PyErr_CheckSignals() < 0) {
+            r = -EINTR;
+            break;
+        }
+        saved = PyEval_SaveThread();
+        r = shmp_wait_side(end, SHMP_SIDE_READERS, 0);
+        PyEval_RestoreThread(saved);
+        *slept = true;
+        if (r != -EINTR)
+            break;
+        r = 0;
+    }
+    shmp_end_release(end);
+    return r;
+}
+
+static PyObject *base_read(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
+{
+    struct shmp_end *end = *field(self);
+    Py_ssize_t size = -1;
+    if (nargs > 1) {
+        PyErr_SetString(PyExc_TypeError, "read() takes at most 1 argument");
+        return NULL;
+    }
+    if (nargs == 1 && args[0] != Py_None) {
+        size = PyLong_AsSsize_t(args[0]);
+        if (size == -1 && PyErr_Occurred())
+            return NULL;
+    }
+    if (end == NULL)
+        return closed_error();
+    if (size < 0)
+        return PyObject_CallMethod(self, "readall", NULL);
+    if (size > 0x7ffff000)
+        size = 0x7ffff000;
+    bool slept = false;
+    for (;;) {
+        ssize_t r;
+        PyObject *bytes = read_now(end, (size_t)size, slept, &r);
+        if (bytes || r > 0) /* r > 0: out of memory */
+            return bytes;
+        if (r == 0)
+            return PyBytes_FromStringAndSize(NULL, 0);
+        if (r == -EAGAIN)
+            Py_RETURN_NONE;
+        if (r == SHMP_WOULD_SLEEP)
+            r = wait_readable(end, &slept);
+        if (r < 0)
+            return r == -EINTR && PyErr_Occurred() ? NULL : os_error(self, r);
+        /* Another thread may have closed the end while we slept. */
+        end = *field(self);
+        if (end == NULL)
+            return closed_error();
+    }
+}
+
+PyDoc_STRVAR(read_doc, "read($self, size=-1, /)\n--\n\n"
+                       "Up to size bytes: what is there, once anything is (RD-2).\n\n"
+                       "b'' at end of file, None if it would block and O_NONBLOCK is set.\n"
+                       "A negative size reads to the end.  Interrupted calls go on (PEP 475).");
+PyDoc_STRVAR(readinto_doc, "readinto($self, buffer, /)\n--\n\n"
+                           "Like read(), into a writable buffer.  Returns the byte count.");
+PyDoc_STRVAR(write_doc, "write($self, data, /)\n--\n\n"
+                        "Writes data and returns the byte count.\n\n"
+                        "Up to PIPE_BUF bytes arrive whole or not at all (WR-4).  A blocking end\n"
+                        "waits for room; None if it would block and O_NONBLOCK is set.\n"
+                        "BrokenPipeError when nobody holds a read end (WR-1).");
+PyDoc_STRVAR(adopt_doc, "Takes ownership of a struct shmp_end by its address.");
+PyDoc_STRVAR(hold_doc, "The address, held against close(); pair with lib.shmp_release.");
+PyDoc_STRVAR(detach_doc, "Forgets the end and returns its address, 0 if there is none.");
+
+static PyMethodDef base_methods[] = {
+    {"read", (PyCFunction)(void (*)(void))base_read, METH_FASTCALL, read_doc},
+    {"readinto", base_readinto, METH_O, readinto_doc},
+    {"write", base_write, METH_O, write_doc},
+    {"_adopt", base_adopt, METH_O, adopt_doc},
+    {"_hold", base_hold, METH_NOARGS, hold_doc},
+    {"_detach", base_detach, METH_NOARGS, detach_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyObject *make_type(void)
+{
+    PyType_Slot slots[] = {{Py_tp_methods, base_methods}, {0, NULL}};
+    PyType_Spec spec = {.name = "shmpipe._fastcall.EndBase",
+                        .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE,
+                        .slots = slots};
+    PyObject *io = PyImport_ImportModule("io");
+    PyObject *raw = io ? PyObject_GetAttrString(io, "RawIOBase") : NULL;
+    PyObject *size = raw ? PyObject_GetAttrString(raw, "__basicsize__") : NULL;
+    PyObject *bases = size ? PyTuple_Pack(1, raw) : NULL;
+    PyObject *type = NULL;
+    if (bases) {
+        /* Our field lies behind the base's, whose size is only known here (PEP 697). */
+        field_offset = PyLong_AsSsize_t(size);
+        spec.basicsize = (int)(field_offset + (Py_ssize_t)sizeof(struct shmp_end *));
+        type = PyType_FromSpecWithBases(&spec, bases);
+    }
+    Py_XDECREF(bases);
+    Py_XDECREF(size);
+    Py_XDECREF(raw);
+    Py_XDECREF(io);
+    return type;
+}
+
+/* Called once by the Python side through cffi, which has given up the interpreter lock.
+ * Puts shmpipe._fastcall with EndBase into sys.modules.  0, or -1 with the error printed. */
+int shmp_install_fast(void)
+{
+    PyGILState_STATE state = PyGILState_Ensure();
+    int r = -1;
+    PyObject *module = PyImport_AddModule("shmpipe._fastcall"); /* borrowed */
+    PyObject *type = module ? make_type() : NULL;
+    if (type && PyObject_SetAttrString(module, "EndBase", type) == 0)
+        r = 0;
+    Py_XDECREF(type);
+    if (PyErr_Occurred())
+        PyErr_Print();
+    PyGILState_Release(state);
+    return r;
+}

@@ -1,0 +1,283 @@
+/* live.c - who holds the pipe, and who of them is alive. */
+#include "live.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "atomic.h"
+#include "record.h"
+#include "sys.h"
+
+static long byte_lock(int fd, int command, short type, int64_t byte, short *found)
+{
+    struct flock lock = {.l_type = type, .l_whence = SEEK_SET, .l_start = byte, .l_len = 1};
+    long r = shmp_sys.lock(fd, command, &lock);
+    if (found)
+        *found = lock.l_type;
+    return r;
+}
+
+static int take_index(struct shmp_live *live, uint32_t index)
+{
+    return (int)byte_lock(live->seg->fd, F_SETLK, F_WRLCK, SHMP_HOLDER_LOCK + index, NULL);
+}
+
+static void drop_index(struct shmp_live *live, uint32_t index)
+{
+    byte_lock(live->seg->fd, F_SETLK, F_UNLCK, SHMP_HOLDER_LOCK + index, NULL);
+}
+
+static void raise_limit(struct shmp_header *h, uint32_t limit)
+{
+    uint32_t seen = load_relaxed(&h->wait.holder_limit);
+    while (seen < limit && !cas_seq_cst32(&h->wait.holder_limit, &seen, limit))
+        ;
+}
+
+static uint32_t holder_limit(const struct shmp_live *live)
+{
+    uint32_t limit = load_seq_cst(&live->seg->header->wait.holder_limit);
+    return limit < SHMP_HOLDERS ? limit : SHMP_HOLDERS;
+}
+
+static void publish_record(struct shmp_live *live, struct shmp_holder *h)
+{
+    struct shmp_record_id id = {0};
+    /* Without a record we are merely noticed later; the record lock still proves us. */
+    shmp_record_self(&id);
+    store_relaxed(&h->pid, (uint32_t)getpid());
+    store_relaxed(&h->record_fd, id.fd);
+    store_relaxed(&h->record_dev, id.dev);
+    store_relaxed(&h->record_ino, id.ino);
+    live->record_seq = id.seq;
+    /* Release: a peer that sees the new sequence sees the fields (shmp_peer_get). */
+    store_release(&h->record_seq, load_relaxed(&h->record_seq) + 1);
+}
+
+/* Dies here: the record lock falls, the entry is as free (live 0) or as dead (live 1)
+ * as before. */
+static void fill_entry(struct shmp_live *live, uint32_t index)
+{
+    struct shmp_holder *h = &live->seg->holders[index];
+    uint32_t gen = SHMP_STATE_GEN(load_relaxed(&h->state)) + 1;
+    store_relaxed(&h->state, (uint64_t)gen << 32);
+    store_relaxed(&h->start_ns, shmp_clock_ns(CLOCK_BOOTTIME));
+    publish_record(live, h);
+    live->index = (int)index;
+    live->gen = gen;
+    store_seq_cst(&h->live, 1);
+}
+
+int shmp_live_claim(struct shmp_live *live)
+{
+    struct shmp_holder *holders = live->seg->holders;
+    if (live->index >= 0)
+        return 0;
+    pthread_mutex_lock(&live->mutex);
+    int r = live->index >= 0 ? 0 : -ENFILE;
+    for (uint32_t i = 0; i < SHMP_HOLDERS && r != 0; i++) {
+        if (load_acquire(&holders[i].live) != 0 || take_index(live, i) != 0)
+            continue;
+        if (load_acquire(&holders[i].live) != 0) {
+            /* Its owner claimed and died between our look and our lock: a matter for
+             * the reaper, who checks the life word too. */
+            drop_index(live, i);
+            continue;
+        }
+        raise_limit(live->seg->header, i + 1);
+        fill_entry(live, i);
+        r = 0;
+    }
+    pthread_mutex_unlock(&live->mutex);
+    if (r == 0)
+        return 0;
+    bool freed = false;
+    for (uint32_t i = 0; i < holder_limit(live); i++)
+        freed = shmp_holder_reap(live, i) || freed;
+    return freed ? shmp_live_claim(live) : r;
+}
+
+int shmp_live_open(struct shmp_live *live, struct shmp_seg *seg)
+{
+    memset(live, 0, sizeof *live);
+    live->seg = seg;
+    live->index = -1;
+    pthread_mutex_init(&live->mutex, NULL);
+    int r = shmp_live_claim(live);
+    if (r < 0)
+        pthread_mutex_destroy(&live->mutex);
+    return r;
+}
+
+static void forget_peers(struct shmp_live *live)
+{
+    if (live->peers)
+        for (uint32_t i = 0; i < SHMP_HOLDERS; i++)
+            if (live->peers[i])
+                shmp_peer_put(live, live->peers[i]);
+    free(live->peers);
+    live->peers = NULL;
+}
+
+void shmp_live_close(struct shmp_live *live)
+{
+    forget_peers(live);
+    if (live->index >= 0) {
+        struct shmp_holder *h = &live->seg->holders[live->index];
+        store_relaxed(&h->state, (uint64_t)live->gen << 32);
+        store_release(&h->live, 0);
+        drop_index(live, (uint32_t)live->index);
+        live->index = -1;
+    }
+    pthread_mutex_destroy(&live->mutex);
+}
+
+int shmp_live_fork_child(struct shmp_live *live)
+{
+    /* References of the parent's other threads are void here. */
+    if (live->peers)
+        for (uint32_t i = 0; i < SHMP_HOLDERS; i++)
+            if (live->peers[i])
+                live->peers[i]->refs = 1;
+    live->index = -1;
+    return shmp_live_claim(live);
+}
+
+void shmp_live_relock(struct shmp_live *live)
+{
+    if (live->index >= 0)
+        take_index(live, (uint32_t)live->index);
+}
+
+void shmp_live_set_counts(struct shmp_live *live, uint32_t readers, uint32_t writers)
+{
+    if (live->index < 0)
+        return;
+    uint64_t state = ((uint64_t)live->gen << 32) | ((uint64_t)(readers & 0xffffu) << 16) |
+                     (writers & 0xffffu);
+    /* Before the epochs are bumped (attach) or the companion is closed (release): a
+     * sleeper that gathers its watch list after that sees it. */
+    store_seq_cst(&live->seg->holders[live->index].state, state);
+}
+
+void shmp_live_renew(struct shmp_live *live)
+{
+    if (live->index < 0 || shmp_record_is_fresh(live->record_seq))
+        return;
+    pthread_mutex_lock(&live->mutex);
+    publish_record(live, &live->seg->holders[live->index]);
+    pthread_mutex_unlock(&live->mutex);
+}
+
+/* ---- Peers -------------------------------------------------------------------- */
+
+static void peer_put_locked(struct shmp_peer *peer)
+{
+    if (--peer->refs == 0) {
+        if (peer->page)
+            shmp_record_unmap(peer->page);
+        free(peer);
+    }
+}
+
+void shmp_peer_put(struct shmp_live *live, struct shmp_peer *peer)
+{
+    pthread_mutex_lock(&live->mutex);
+    peer_put_locked(peer);
+    pthread_mutex_unlock(&live->mutex);
+}
+
+static struct shmp_peer *peer_new(const struct shmp_holder *h, uint32_t gen, uint32_t seq)
+{
+    struct shmp_peer *peer = calloc(1, sizeof *peer);
+    if (peer == NULL)
+        return NULL;
+    struct shmp_record_id id = {.fd = load_relaxed(&h->record_fd),
+                                .dev = load_relaxed(&h->record_dev),
+                                .ino = load_relaxed(&h->record_ino)};
+    peer->refs = 1;
+    peer->gen = gen;
+    peer->record_seq = seq;
+    peer->page = id.ino ? shmp_record_map(load_relaxed(&h->pid), &id, peer->word_offset) : NULL;
+    return peer;
+}
+
+struct shmp_peer *shmp_peer_get(struct shmp_live *live, uint32_t index)
+{
+    const struct shmp_holder *h = &live->seg->holders[index];
+    struct shmp_peer *peer = NULL;
+    pthread_mutex_lock(&live->mutex);
+    if (live->peers == NULL)
+        live->peers = calloc(SHMP_HOLDERS, sizeof *live->peers);
+    if (live->peers) {
+        uint32_t seq = load_acquire(&h->record_seq);
+        uint32_t gen = SHMP_STATE_GEN(load_relaxed(&h->state));
+        peer = live->peers[index];
+        if (peer == NULL || peer->gen != gen || peer->record_seq != seq) {
+            if (peer)
+                peer_put_locked(peer);
+            peer = live->peers[index] = peer_new(h, gen, seq);
+        }
+        if (peer)
+            peer->refs++;
+    }
+    pthread_mutex_unlock(&live->mutex);
+    return peer;
+}
+
+const _Atomic uint32_t *shmp_peer_word(const struct shmp_peer *peer)
+{
+    if (peer->page == NULL)
+        return NULL;
+    /* Different threads take different words: the kernel wakes one sleeper per word. */
+    uint32_t which = ((uint32_t)syscall(SYS_gettid) * 2654435761u >> 16) % SHMP_LIFE_WORDS;
+    return (const _Atomic uint32_t *)(const void *)(peer->page + peer->word_offset[which]);
+}
+
+bool shmp_holder_is_dead(struct shmp_live *live, uint32_t index, uint32_t gen)
+{
+    const struct shmp_holder *h = &live->seg->holders[index];
+    uint32_t now = SHMP_STATE_GEN(load_acquire(&h->state));
+    if (load_acquire(&h->live) == 0 || ((now ^ gen) & SHMP_LOCK_GEN_MASK) != 0)
+        return true; /* reaped, and perhaps somebody else's by now */
+    if ((int)index == live->index)
+        return false;
+    short found = F_UNLCK;
+    if (byte_lock(live->seg->fd, F_GETLK, F_WRLCK, SHMP_HOLDER_LOCK + index, &found) < 0 ||
+        found != F_UNLCK)
+        return false;
+    struct shmp_peer *peer = shmp_peer_get(live, index);
+    if (peer == NULL)
+        return false; /* out of memory: no proof */
+    const _Atomic uint32_t *word = shmp_peer_word(peer);
+    bool dead = word == NULL || shmp_life_is_marked(load_acquire(word));
+    shmp_peer_put(live, peer);
+    return dead;
+}
+
+bool shmp_holder_reap(struct shmp_live *live, uint32_t index)
+{
+    struct shmp_holder *h = &live->seg->holders[index];
+    uint32_t gen = SHMP_STATE_GEN(load_acquire(&h->state));
+    if (load_acquire(&h->live) == 0 || (int)index == live->index ||
+        !shmp_holder_is_dead(live, index, gen))
+        return false;
+    bool reaped = false;
+    pthread_mutex_lock(&live->mutex);
+    if (take_index(live, index) == 0) {
+        /* The lock is ours, so nobody alive has this entry: but is it the one we judged? */
+        if (load_acquire(&h->live) != 0 && SHMP_STATE_GEN(load_acquire(&h->state)) == gen) {
+            store_relaxed(&h->state, (uint64_t)gen << 32);
+            store_release(&h->live, 0);
+            fetch_add_relaxed(&live->seg->header->stats.reaped, 1);
+            reaped = true;
+        }
+        drop_index(live, index);
+    }
+    pthread_mutex_unlock(&live->mutex);
+    return reaped;
+}

@@ -1,0 +1,80 @@
+/* live.h - who holds the pipe, and who of them is alive.
+ *
+ * Three questions, each with its own witness:
+ *   may this index be mine?      a POSIX record lock on the segment file
+ *   tell me when that one dies   a life word: a robust futex in its process record
+ *   is that one dead for sure?   both: the life word is marked and the lock is free
+ * A marked life word alone means "look again": the thread that locked it may have
+ * ended, or others of that process may still be running their last instructions.
+ * A free lock alone may be the work of a stray close() in a living process (m14).
+ */
+#ifndef SHMP_LIVE_H
+#define SHMP_LIVE_H
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "seg.h"
+
+/* What this process knows of one peer's record; a reference keeps the page mapped. */
+struct shmp_peer {
+    unsigned refs; /* guarded by shmp_live.mutex */
+    uint32_t gen;
+    uint32_t record_seq;
+    const unsigned char *page; /* NULL: its record cannot be reached from here */
+    uint32_t word_offset[SHMP_LIFE_WORDS];
+};
+
+/* This process among the holders of one segment. */
+struct shmp_live {
+    struct shmp_seg *seg;
+    pthread_mutex_t mutex;
+    int index; /* -1: the table was full, or we are a child that has not claimed yet */
+    uint32_t gen;
+    uint32_t record_seq;
+    struct shmp_peer **peers; /* by holder index, allocated at first use */
+};
+
+enum { SHMP_SIDE_READERS = 0, SHMP_SIDE_WRITERS = 1 };
+
+int shmp_live_open(struct shmp_live *live, struct shmp_seg *seg);
+void shmp_live_close(struct shmp_live *live);
+/* After fork(), in the child: forgets the parent's entry and every reference to peers but
+ * its own, and claims an entry.  0 or -errno. */
+int shmp_live_fork_child(struct shmp_live *live);
+/* Gets an entry if there is none yet: -ENFILE while 1024 processes hold the pipe. */
+int shmp_live_claim(struct shmp_live *live);
+/* Takes the record locks again after a close() of another descriptor of the file. */
+void shmp_live_relock(struct shmp_live *live);
+/* Publishes how many descriptions of each kind this process holds. */
+void shmp_live_set_counts(struct shmp_live *live, uint32_t readers, uint32_t writers);
+/* Publishes a fresh record if the present one was marked by a thread's exit. */
+void shmp_live_renew(struct shmp_live *live);
+
+/* This process's owner value for lock words; 0 while it has no entry. */
+static inline uint32_t shmp_live_owner(const struct shmp_live *live)
+{
+    return live->index < 0 ? 0
+                           : ((uint32_t)live->index + 1) |
+                                 ((live->gen & SHMP_LOCK_GEN_MASK) << SHMP_LOCK_GEN_SHIFT);
+}
+
+/* Peers.  get returns a reference (never NULL on success) or NULL when out of memory. */
+struct shmp_peer *shmp_peer_get(struct shmp_live *live, uint32_t index);
+void shmp_peer_put(struct shmp_live *live, struct shmp_peer *peer);
+
+/* The life word of a peer that the calling thread should watch; NULL if unreachable. */
+const _Atomic uint32_t *shmp_peer_word(const struct shmp_peer *peer);
+/* What the word reads while the process lives. */
+static inline bool shmp_life_is_marked(uint32_t value)
+{
+    return value == 0 || (value & 0x40000000u) != 0; /* FUTEX_OWNER_DIED */
+}
+
+/* Proof of death of the holder at index, generation gen (compared in its low 18 bits). */
+bool shmp_holder_is_dead(struct shmp_live *live, uint32_t index, uint32_t gen);
+/* Frees the entry of a dead holder.  true if this call did it. */
+bool shmp_holder_reap(struct shmp_live *live, uint32_t index);
+
+#endif

@@ -1,0 +1,64 @@
+/* lock.c - waiting for a short lock, and taking it from the dead. */
+#include "lock.h"
+
+#include "watch.h"
+
+#define SPINS 64 /* a section of one small message is over by then */
+
+static bool owner_is_dead(struct shmp_live *live, uint32_t value)
+{
+    uint32_t owner = value & SHMP_LOCK_OWNER_MASK;
+    if (owner == 0 || owner > SHMP_HOLDERS)
+        return true; /* no process writes such a word: damage, and nobody will unlock it */
+    return shmp_holder_is_dead(live, owner - 1,
+                               (value >> SHMP_LOCK_GEN_SHIFT) & SHMP_LOCK_GEN_MASK);
+}
+
+/* true: nothing happened to the word, so its owner deserves a look. */
+static bool sleep_for(struct shmp_live *live, const _Atomic uint32_t *word, uint32_t value,
+                      struct shmp_pace *pace)
+{
+    struct shmp_watch watch;
+    uint32_t owner = (value & SHMP_LOCK_OWNER_MASK) - 1;
+    if (owner >= SHMP_HOLDERS)
+        return true;
+    shmp_watch_holder(&watch, live, owner);
+    enum shmp_woken woken = shmp_watch_sleep(&watch, word, value,
+                                             shmp_now_ns() + 10 * SHMP_LAST_SLICE_NS, pace);
+    shmp_watch_release(&watch, live);
+    return woken == SHMP_LOOK || woken == SHMP_LATE;
+}
+
+enum shmp_locked shmp_lock_slow(struct shmp_live *live, _Atomic uint32_t *word, bool wait)
+{
+    uint32_t mine = shmp_live_owner(live);
+    struct shmp_pace pace = {0};
+    for (int i = 0; i < SPINS; i++) {
+        uint32_t seen = load_relaxed(word);
+        if (seen == 0 && cas_acquire32(word, &seen, mine))
+            return SHMP_LOCKED;
+        cpu_relax();
+    }
+    if (!wait)
+        return SHMP_LOCK_BUSY;
+    bool suspect = false;
+    for (;;) {
+        uint32_t seen = load_relaxed(word);
+        if (seen == 0) {
+            /* With the bit: others may sleep, and the one that unlocks must wake them. */
+            if (cas_acquire32(word, &seen, mine | SHMP_LOCK_WAITERS))
+                return SHMP_LOCKED;
+            continue;
+        }
+        if (suspect && owner_is_dead(live, seen)) {
+            if (cas_acquire32(word, &seen, mine | SHMP_LOCK_WAITERS)) {
+                fetch_add_relaxed(&live->seg->header->stats.recoveries, 1);
+                return SHMP_LOCKED_FROM_DEAD;
+            }
+            continue;
+        }
+        uint32_t marked = seen | SHMP_LOCK_WAITERS;
+        if (seen == marked || cas_seq_cst32(word, &seen, marked))
+            suspect = sleep_for(live, word, marked, &pace);
+    }
+}

@@ -1,0 +1,158 @@
+/* pipe.h - a process's attachment to a pipe, and the ends it holds.  Internal. */
+#ifndef SHMP_PIPE_H
+#define SHMP_PIPE_H
+
+#include <fcntl.h>
+#include <stdbool.h>
+#include <sys/uio.h>
+
+#include "atomic.h"
+#include "live.h"
+#include "ring.h"
+#include "seg.h"
+
+/* The last living holder of a side that the other side has seen: two loads say that it
+ * still is one.  Used under the lock of the side that looks. */
+struct shmp_seen {
+    struct shmp_peer *peer; /* a reference, or NULL */
+    const _Atomic uint32_t *word;
+    uint32_t value;
+    uint32_t index;
+    uint64_t state;
+};
+
+/* One per process and segment, however many ends: closing a second descriptor of the
+ * segment file would drop the record locks of the first (m14). */
+struct shmp_pipe {
+    struct shmp_pipe *next;
+    struct shmp_seg seg;
+    struct shmp_live live;
+    struct shmp_end *ends; /* guarded, like refs, by the registry's mutex (attach.c) */
+    unsigned refs;
+    _Atomic uint32_t held[2]; /* this process's descriptions, by SHMP_SIDE_* */
+    struct shmp_seen seen[2];
+    uint16_t description_refs[SHMP_DESCRIPTIONS];
+};
+
+/* One end: what a descriptor and its open file description are for the kernel's pipe. */
+struct shmp_end {
+    struct shmp_end *next;
+    struct shmp_pipe *pipe;
+    _Atomic uint32_t *flags; /* in the description table, or private_flags */
+    _Atomic uint32_t private_flags;
+    _Atomic uint32_t refs; /* one while open, and one for each call in progress */
+    _Atomic bool open;
+    int fd; /* of the companion */
+    int mode;
+    uint32_t description;
+    uint32_t description_gen;
+    bool shared; /* its flags are in the description table */
+    bool deaf;   /* a FIFO read end whose POLLHUP may be silent (FO-16) */
+};
+
+static inline bool shmp_can_read(const struct shmp_end *end)
+{
+    return end->mode != O_WRONLY;
+}
+
+static inline bool shmp_can_write(const struct shmp_end *end)
+{
+    return end->mode != O_RDONLY;
+}
+
+static inline uint32_t shmp_flags(const struct shmp_end *end)
+{
+    return load_relaxed(end->flags);
+}
+
+/* ---- attach.c: the registry, fork ---------------------------------------------- */
+
+/* Makes an end on a judged segment.  Takes both descriptors, also when it fails. */
+int shmp_end_new(struct shmp_end **out, int segment_fd, const struct shmp_header *judged,
+                 int companion_fd, int mode, uint32_t flags, const struct shmp_token *token);
+void shmp_end_hold(struct shmp_end *end);
+void shmp_end_release(struct shmp_end *end);
+/* Closes the end: calls in progress finish first (RD-9). */
+int shmp_end_close(struct shmp_end *end);
+/* An entry in the holder table, which a fork child may lack. 0 or -ENFILE. */
+static inline int shmp_end_claim(struct shmp_end *end)
+{
+    return end->pipe->live.index >= 0 ? 0 : shmp_live_claim(&end->pipe->live);
+}
+/* What only one thread of a process may do at a time, and fork must not cut in half. */
+void shmp_registry_lock(void);
+void shmp_registry_unlock(void);
+/* Closes a descriptor of a segment without losing the record locks on it. */
+int shmp_segment_close(int fd);
+
+/* ---- description.c: file status flags ------------------------------------------ */
+
+void shmp_description_new(struct shmp_end *end, uint32_t flags);
+/* Joins the description of a token; false: it is gone, make a new one. */
+bool shmp_description_join(struct shmp_end *end, uint32_t index, uint32_t gen);
+void shmp_description_drop(struct shmp_end *end);
+void shmp_description_relock(struct shmp_pipe *pipe);
+/* In a fork child: shares it, or keeps a copy if the parent was faster to close it. */
+void shmp_description_inherit(struct shmp_end *end);
+
+/* ---- presence.c: is the other side still there? --------------------------------- */
+
+/* With the lock of the looking side held. */
+bool shmp_side_is_present(struct shmp_end *end, int side);
+/* Without a lock, when nobody tracked is left: the companion's word. */
+bool shmp_side_is_hung_up(struct shmp_end *end, int side);
+/* After an end was closed: wakes everybody if it was the last of its side (WK-8). */
+void shmp_side_closed(struct shmp_pipe *pipe, int mode);
+void shmp_seen_forget(struct shmp_pipe *pipe);
+
+/* ---- transfer.c: read and write -------------------------------------------------- */
+
+/* The call would have to sleep or to wait for a lock, and was told not to. */
+#define SHMP_WOULD_SLEEP (-1000)
+
+struct shmp_transfer {
+    struct shmp_cursor cursor;
+    size_t left;
+    size_t done;
+    bool merged; /* the one chance to merge is gone (WR-3) */
+    bool slept;  /* owes a hand-on (WK-3) */
+};
+
+/* Each runs to its end, or to SHMP_WOULD_SLEEP (only if !may_sleep), after which it goes on
+ * where it was when called again.  Bytes, or -errno. */
+ssize_t shmp_write_run(struct shmp_end *end, struct shmp_transfer *op, bool may_sleep);
+ssize_t shmp_read_run(struct shmp_end *end, struct shmp_transfer *op, bool may_sleep);
+
+/* A read in two halves, for callers that allocate in between.  begin: the bytes a read of n
+ * would get, with the read lock held if that is > 0; else what shmp_read_run returns. */
+ssize_t shmp_read_begin(struct shmp_end *end, size_t n);
+/* slept: the caller slept before it began, and owes a hand-on (WK-3). */
+void shmp_read_finish(struct shmp_end *end, void *buffer, size_t n, bool slept);
+void shmp_read_abandon(struct shmp_end *end);
+
+/* ---- block.c: spinning and sleeping ------------------------------------------------ */
+
+/* Spins for about one wake latency if the other side runs on another CPU (D7).
+ * true: worth another try. */
+bool shmp_spin(struct shmp_end *end, int side);
+/* Sleeps until the side can go on, or would see the end.  0, -EINTR, -ETIMEDOUT. */
+int shmp_wait_side(struct shmp_end *end, int side, uint64_t deadline_ns);
+
+/* ---- capacity.c: size and contents -------------------------------------------------- */
+
+long shmp_capacity_get(struct shmp_end *end);
+long shmp_capacity_set(struct shmp_end *end, long argument);
+int shmp_pending(struct shmp_end *end, int *bytes);
+/* First end of a new life of a FIFO: forgets what the last one left (FO-1). */
+int shmp_incarnate(struct shmp_end *end);
+
+/* A side's lock, with repair and a fresh view of the geometry.  0; SHMP_WOULD_SLEEP; or
+ * -errno, not locked. */
+int shmp_side_lock(struct shmp_end *end, int side, bool may_sleep);
+void shmp_side_unlock(struct shmp_end *end, int side);
+static inline struct shmp_ring *shmp_side_ring(struct shmp_pipe *pipe, int side)
+{
+    return side == SHMP_SIDE_READERS ? &pipe->seg.read_side : &pipe->seg.write_side;
+}
+
+#endif

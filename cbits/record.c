@@ -1,0 +1,228 @@
+/* record.c - the process record: one sealed page whose robust futexes say that we live.
+ *
+ * Each life word is the futex word of a robust process-shared mutex that this process
+ * locks once and never unlocks.  When the locking thread is gone the kernel sets
+ * FUTEX_OWNER_DIED in each and wakes one sleeper per word, if FUTEX_WAITERS is set
+ * (m10): so we set that bit ourselves.
+ *
+ * The page is never unmapped while its thread lives: the thread's robust list runs
+ * through it (m7).  Peers cannot write to it: F_SEAL_FUTURE_WRITE leaves this
+ * process's mapping as the only writable one.
+ *
+ * Dies here: before the mutexes are locked, peers find no record and look often; after,
+ * the kernel marks the words.  There is no state in between that a peer trusts.
+ */
+#include "record.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "atomic.h"
+#include "sys.h"
+
+#ifndef MFD_NOEXEC_SEAL
+#define MFD_NOEXEC_SEAL 0x0008U
+#endif
+#ifndef F_SEAL_FUTURE_WRITE
+#define F_SEAL_FUTURE_WRITE 0x0010
+#endif
+
+#define FUTEX_WAITERS_BIT 0x80000000u
+#define FUTEX_OWNER_DIED_BIT 0x40000000u
+
+static pthread_mutex_t self_mutex = PTHREAD_MUTEX_INITIALIZER;
+static struct shmp_record_id self_id;
+static struct shmp_record *self; /* NULL: none yet */
+
+_Static_assert(sizeof(pthread_mutex_t) <= 48, "a mutex fits its place in the record");
+
+/* Where a locked mutex keeps its owner's thread id is the C library's secret (glibc: first
+ * word, musl: second).  Look for it rather than know it. */
+static int find_word(const pthread_mutex_t *mutex, uint32_t tid)
+{
+    uint32_t words[sizeof(pthread_mutex_t) / 4];
+    memcpy(words, mutex, sizeof words);
+    for (unsigned i = 0; i < sizeof words / 4; i++)
+        if ((words[i] & 0x3fffffffu) == tid)
+            return (int)(4 * i);
+    return -1;
+}
+
+static int lock_words(struct shmp_record *record)
+{
+    uint32_t tid = (uint32_t)syscall(SYS_gettid);
+    pthread_mutexattr_t robust;
+    pthread_mutexattr_init(&robust);
+    pthread_mutexattr_setpshared(&robust, PTHREAD_PROCESS_SHARED);
+    pthread_mutexattr_setrobust(&robust, PTHREAD_MUTEX_ROBUST);
+    int r = 0;
+    for (unsigned i = 0; i < SHMP_LIFE_WORDS && r == 0; i++) {
+        pthread_mutex_t *mutex = (pthread_mutex_t *)(void *)(record->mutexes + 48 * i);
+        r = -pthread_mutex_init(mutex, &robust);
+        if (r == 0)
+            r = -pthread_mutex_lock(mutex);
+        if (r < 0)
+            break;
+        int offset = find_word(mutex, tid);
+        if (offset < 0) {
+            r = -ENOSYS;
+            break;
+        }
+        _Atomic uint32_t *word =
+            (_Atomic uint32_t *)(void *)(record->mutexes + 48 * i + (unsigned)offset);
+        fetch_or_seq_cst(word, FUTEX_WAITERS_BIT);
+        record->word_offset[i] = (uint32_t)((unsigned char *)word - (unsigned char *)record);
+    }
+    pthread_mutexattr_destroy(&robust);
+    return r;
+}
+
+static int make_record(struct shmp_record_id *id, struct shmp_record **out)
+{
+    unsigned flags = MFD_CLOEXEC | MFD_ALLOW_SEALING;
+    long fd = shmp_sys.memfd_create("shmpipe-record", flags | MFD_NOEXEC_SEAL);
+    if (fd == -EINVAL)
+        fd = shmp_sys.memfd_create("shmpipe-record", flags);
+    if (fd < 0)
+        return (int)fd;
+    struct stat st;
+    void *page = NULL;
+    long r = shmp_sys.ftruncate((int)fd, SHMP_PAGE);
+    if (r == 0)
+        r = shmp_sys.fstat((int)fd, &st);
+    if (r == 0)
+        r = shmp_sys.mmap(&page, NULL, SHMP_PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, (int)fd, 0);
+    if (r == 0) {
+        long sealed = shmp_sys.fcntl((int)fd, F_ADD_SEALS,
+                                     F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_FUTURE_WRITE |
+                                         F_SEAL_SEAL);
+        if (sealed == -EINVAL) /* before Linux 5.1 */
+            sealed = shmp_sys.fcntl((int)fd, F_ADD_SEALS,
+                                    F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL);
+        r = sealed;
+    }
+    if (r == 0) {
+        struct shmp_record *record = page;
+        record->magic = SHMP_RECORD_MAGIC;
+        /* From the first lock on the thread's robust list runs through this page, so a
+         * failure below leaves the page mapped. */
+        r = lock_words(record);
+        if (r == 0) {
+            id->fd = (uint32_t)fd;
+            id->dev = (uint64_t)st.st_dev;
+            id->ino = (uint64_t)st.st_ino;
+            *out = record;
+            return 0;
+        }
+        page = NULL;
+    }
+    if (page)
+        shmp_sys.munmap(page, SHMP_PAGE);
+    shmp_sys.close((int)fd);
+    return (int)r;
+}
+
+static bool is_marked(const struct shmp_record *record)
+{
+    const unsigned char *page = (const unsigned char *)record;
+    /* Our own page, which nobody else can write: the offset is trusted. */
+    const _Atomic uint32_t *word =
+        (const _Atomic uint32_t *)(const void *)(page + record->word_offset[0]);
+    return (load_relaxed(word) & FUTEX_OWNER_DIED_BIT) != 0;
+}
+
+int shmp_record_self(struct shmp_record_id *id)
+{
+    pthread_mutex_lock(&self_mutex);
+    int r = 0;
+    if (self == NULL || is_marked(self)) {
+        struct shmp_record *record = NULL;
+        struct shmp_record_id fresh = {0};
+        r = make_record(&fresh, &record);
+        if (r == 0) {
+            /* The marked page's thread has ended: no list runs through it any more. */
+            if (self) {
+                shmp_sys.munmap(self, SHMP_PAGE);
+                shmp_sys.close((int)self_id.fd);
+            }
+            fresh.seq = self_id.seq + 1;
+            self_id = fresh;
+            self = record;
+        }
+    }
+    *id = self_id;
+    pthread_mutex_unlock(&self_mutex);
+    return r;
+}
+
+bool shmp_record_is_fresh(uint32_t seq)
+{
+    pthread_mutex_lock(&self_mutex);
+    bool fresh = self != NULL && seq == self_id.seq && !is_marked(self);
+    pthread_mutex_unlock(&self_mutex);
+    return fresh;
+}
+
+const unsigned char *shmp_record_map(uint32_t pid, const struct shmp_record_id *id,
+                                     uint32_t word_offset[SHMP_LIFE_WORDS])
+{
+    char path[64];
+    snprintf(path, sizeof path, "/proc/%u/fd/%u", pid, id->fd);
+    /* O_NONBLOCK: the number may by now be somebody's FIFO. */
+    long fd = shmp_sys.open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    if (fd < 0)
+        return NULL;
+    struct stat st;
+    void *page = NULL;
+    bool same = shmp_sys.fstat((int)fd, &st) == 0 && (uint64_t)st.st_dev == id->dev &&
+                (uint64_t)st.st_ino == id->ino && st.st_size == SHMP_PAGE &&
+                (shmp_sys.fcntl((int)fd, F_GET_SEALS, 0) & F_SEAL_SHRINK) != 0;
+    if (!same || shmp_sys.mmap(&page, NULL, SHMP_PAGE, PROT_READ, MAP_SHARED, (int)fd, 0) < 0)
+        page = NULL;
+    shmp_sys.close((int)fd);
+    if (page == NULL)
+        return NULL;
+    const struct shmp_record *record = page;
+    bool good = record->magic == SHMP_RECORD_MAGIC;
+    for (unsigned i = 0; i < SHMP_LIFE_WORDS; i++) {
+        word_offset[i] = record->word_offset[i];
+        good = good && word_offset[i] % 4 == 0 && word_offset[i] <= SHMP_PAGE - 4;
+    }
+    if (!good) {
+        shmp_sys.munmap(page, SHMP_PAGE);
+        return NULL;
+    }
+    return page;
+}
+
+void shmp_record_unmap(const unsigned char *page)
+{
+    shmp_sys.munmap((void *)(uintptr_t)page, SHMP_PAGE);
+}
+
+void shmp_record_fork_prepare(void)
+{
+    pthread_mutex_lock(&self_mutex);
+}
+
+void shmp_record_fork_parent(void)
+{
+    pthread_mutex_unlock(&self_mutex);
+}
+
+void shmp_record_fork_child(void)
+{
+    pthread_mutex_unlock(&self_mutex);
+    /* fork() gave us an empty robust list: the parent's page can go. */
+    if (self) {
+        shmp_sys.munmap(self, SHMP_PAGE);
+        shmp_sys.close((int)self_id.fd);
+    }
+    self = NULL;
+}

@@ -1,0 +1,37 @@
+/* record.h - the process record: one sealed page whose robust futexes say that we live. */
+#ifndef SHMP_RECORD_H
+#define SHMP_RECORD_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "abi.h"
+
+struct shmp_record_id {
+    uint32_t fd; /* in this process */
+    uint32_t seq;
+    uint64_t dev;
+    uint64_t ino;
+};
+
+/* This process's record, made at first use, and made anew when a thread's exit has
+ * marked it.  0 or -errno: without a record peers fall back to looking every few
+ * milliseconds. */
+int shmp_record_self(struct shmp_record_id *id);
+
+/* Whether the present record is still unmarked: one load. */
+bool shmp_record_is_fresh(uint32_t seq);
+
+/* Maps a peer's record read-only: through /proc/PID/fd, so nothing needs a name and
+ * nothing is left behind.  NULL if it cannot be reached or is not what the holder
+ * entry says. */
+const unsigned char *shmp_record_map(uint32_t pid, const struct shmp_record_id *id,
+                                     uint32_t word_offset[SHMP_LIFE_WORDS]);
+void shmp_record_unmap(const unsigned char *page);
+
+/* fork(): the child starts without a record. */
+void shmp_record_fork_prepare(void);
+void shmp_record_fork_parent(void);
+void shmp_record_fork_child(void);
+
+#endif

@@ -1,0 +1,136 @@
+/* ring.h - the slot ring: predicates, and the two sides' steps.  Pure: no system call.
+ *
+ * head and tail are free-running u32 indices, masked only to address a slot; index i
+ * lives in slot i & mask and in no other page (D1).  Only the functions below compare
+ * them, always as modular differences (never tail < head: seed 001).
+ *
+ *   I1  head is stored by writers only, under the write lock; tail by readers only,
+ *       under the read lock.
+ *   I2  the bytes and the word of slot i are complete before head > i is visible (MP:
+ *       P1 store head, partner T1 load head).
+ *   I3  after tail > i is visible no reader touches slot i (MP: T4 store tail, partner
+ *       P0 load tail).
+ *   I4  a merge and a reader's last step on the newest slot exclude each other: both are
+ *       compare-and-swaps of its word (P2, T3).  tail passes a slot that could still
+ *       grow only after T3.
+ *   I5  while the ring is empty, the slot before head refuses merges: it is sealed, full,
+ *       a packet or fresh.  So a writer knows "not empty" without a look at tail.
+ *
+ * Each step publishes with one store or one compare-and-swap (D3): what a process leaves
+ * behind that dies anywhere in here is a legal ring.  The one exception is T3 without
+ * T4: sealed, not consumed.  Nothing is lost by it; shmp_ring_unseal undoes it.
+ */
+#ifndef SHMP_RING_H
+#define SHMP_RING_H
+
+#include <stdbool.h>
+#include <string.h>
+#include <sys/uio.h>
+
+#include "abi.h"
+#include "atomic.h"
+#include "seg.h"
+
+/* A step copies at most this much before it publishes, so that the other side works at
+ * the same time (D13). */
+#define SHMP_STEP_SLOTS 16u
+
+static inline uint32_t shmp_occupancy(uint32_t head, uint32_t tail)
+{
+    return head - tail;
+}
+
+static inline bool shmp_empty(uint32_t head, uint32_t tail)
+{
+    return head == tail;
+}
+
+static inline bool shmp_full(uint32_t head, uint32_t tail, uint32_t max_usage)
+{
+    return shmp_occupancy(head, tail) >= max_usage;
+}
+
+/* Slots that user writes may still take.  A tail that looks ahead of head (a stale head,
+ * or rubbish) reads as empty: the error says "try", never "sleep" (D4). */
+static inline uint32_t shmp_space_for_user(uint32_t head, uint32_t tail, uint32_t max_usage)
+{
+    uint32_t used = shmp_occupancy(head, tail);
+    return used >= max_usage ? 0 : max_usage - used;
+}
+
+static inline uint32_t shmp_word_end(uint32_t word)
+{
+    return word & SHMP_WORD_END_MASK;
+}
+
+static inline uint32_t shmp_word_start(uint32_t word)
+{
+    return (word >> SHMP_WORD_START_SHIFT) & SHMP_WORD_START_MASK;
+}
+
+/* The caller's buffers, and how far we are in them. */
+struct shmp_cursor {
+    const struct iovec *iov;
+    int left; /* iovecs from iov on */
+    size_t offset;
+};
+
+/* ---- Write side: the write lock is held --------------------------------------- */
+
+/* Appends the next n (< a slot) bytes to the newest slot if the kernel would (WR-2). */
+bool shmp_ring_merge(struct shmp_ring *ring, struct shmp_cursor *from, uint32_t n);
+
+struct shmp_put {
+    size_t bytes;
+    uint32_t old_head; /* the first new slot */
+};
+
+/* Puts up to n bytes into new slots and publishes them.  put->bytes 0: full.
+ * 0 or -SHMP_ECORRUPT. */
+int shmp_ring_put(struct shmp_ring *ring, struct shmp_cursor *from, size_t n, bool packet,
+                  struct shmp_put *put);
+
+/* After a publish: could a reader have seen the ring empty just before it?  A tail at or
+ * beyond the old head says so; one behind it says that data lay there all the time. */
+static inline bool shmp_was_empty(uint32_t old_head, uint32_t tail)
+{
+    return (int32_t)(tail - old_head) >= 0;
+}
+
+/* ---- Read side: the read lock is held ------------------------------------------ */
+
+struct shmp_taken {
+    size_t bytes;
+    uint32_t old_tail; /* slots old_tail .. new_tail - 1 were freed */
+    uint32_t new_tail;
+    bool packet_end; /* a packet was consumed: this read is over (PK-3) */
+};
+
+/* What a read of n bytes would get now.  0: empty.  -SHMP_ECORRUPT. */
+ssize_t shmp_ring_available(struct shmp_ring *ring, size_t n);
+
+/* Takes up to n bytes and publishes the room.  taken->bytes 0: empty.  0 or
+ * -SHMP_ECORRUPT. */
+int shmp_ring_take(struct shmp_ring *ring, struct shmp_cursor *to, size_t n,
+                   struct shmp_taken *taken);
+
+/* ---- Anybody ------------------------------------------------------------------- */
+
+/* Bytes in the ring (CP-9).  Exact with the read lock held and writers quiet. */
+ssize_t shmp_ring_pending(struct shmp_ring *ring);
+
+/* Lock-free.  Tail first, then head: a stale tail makes empty look non-empty (D4). */
+bool shmp_ring_looks_empty(struct shmp_header *header);
+/* Head first, then tail: a stale head makes full look free (D4, WK-13). */
+bool shmp_ring_looks_full(struct shmp_header *header, uint32_t max_usage);
+
+/* After taking the lock of a side from the dead: what that side knew of the other may be
+ * half written. */
+void shmp_ring_forget(struct shmp_header *header, bool read_side);
+/* Undoes T3 without T4.  The read lock is held. */
+void shmp_ring_unseal(struct shmp_ring *ring);
+
+/* A fresh incarnation (FO-1): empty, wherever the indices were.  Both locks are held. */
+void shmp_ring_clear(struct shmp_ring *ring);
+
+#endif

@@ -1,0 +1,286 @@
+/* transfer.c - read and write, as the kernel does them (rules WR, RD, PK).
+ *
+ * Lock, move what can be moved, unlock, wake whom the kernel would wake, and only then
+ * sleep (D14).  Nothing read before a sleep is used after it: not the geometry, not the
+ * indices, not the presence of the other side (R1-11, R1-13).
+ */
+#include <errno.h>
+
+#include "companion.h"
+#include "lock.h"
+#include "pipe.h"
+#include "sys.h"
+#include "wait.h"
+
+int shmp_side_lock(struct shmp_end *end, int side, bool may_sleep)
+{
+    struct shmp_pipe *pipe = end->pipe;
+    struct shmp_header *h = pipe->seg.header;
+    struct shmp_ring *ring = shmp_side_ring(pipe, side);
+    _Atomic uint32_t *word = side == SHMP_SIDE_READERS ? &h->r.lock : &h->w.lock;
+    if (pipe->live.index < 0) {
+        int r = shmp_end_claim(end);
+        if (r < 0)
+            return r;
+    }
+    enum shmp_locked locked = shmp_lock(&pipe->live, word, may_sleep);
+    if (locked == SHMP_LOCK_BUSY)
+        return SHMP_WOULD_SLEEP;
+    int r = 0;
+    if (locked == SHMP_LOCKED_FROM_DEAD)
+        shmp_ring_forget(h, side == SHMP_SIDE_READERS);
+    if (ring->gen != load_acquire(&h->wait.geometry_gen))
+        r = shmp_ring_refresh(&pipe->seg, ring);
+    if (r == 0 && locked == SHMP_LOCKED_FROM_DEAD) {
+        if (side == SHMP_SIDE_READERS)
+            shmp_ring_unseal(ring);
+        /* It may have died between its publish and its wakes, or before it told the
+         * companion.  Dies here: the lock is a dead one's again, and the next repairs. */
+        shmp_broadcast(h);
+        if (shmp_companion_is_watched(h))
+            shmp_companion_sync(&pipe->live, end->fd, end->mode, true);
+    }
+    if (r < 0)
+        shmp_unlock(word);
+    return r;
+}
+
+void shmp_side_unlock(struct shmp_end *end, int side)
+{
+    struct shmp_header *h = end->pipe->seg.header;
+    shmp_unlock(side == SHMP_SIDE_READERS ? &h->r.lock : &h->w.lock);
+}
+
+/* ---- write --------------------------------------------------------------------- */
+
+/* W2 of wait.h, after P1: does this publish owe a reader a wake? (WK-2) */
+static bool owes_reader(struct shmp_header *h, uint32_t old_head)
+{
+    return shmp_queue_has_waiters(&h->wait.readable) &&
+           shmp_was_empty(old_head, SHMP_TAIL_INDEX(load_acquire(&h->tail)));
+}
+
+/* Puts what fits.  The write lock is held.  0 or -SHMP_ECORRUPT. */
+static int put_all(struct shmp_end *end, struct shmp_transfer *op, bool *wake)
+{
+    struct shmp_header *h = end->pipe->seg.header;
+    struct shmp_ring *ring = &end->pipe->seg.write_side;
+    bool packet = (shmp_flags(end) & O_DIRECT) != 0;
+    size_t before = op->left;
+    int r = 0;
+    uint32_t tail_bytes = (uint32_t)(op->left % SHMP_SLOT_SIZE);
+    if (!op->merged && tail_bytes != 0 && shmp_ring_merge(ring, &op->cursor, tail_bytes))
+        op->left -= tail_bytes;
+    op->merged = true;
+    while (op->left > 0) {
+        struct shmp_put put;
+        r = shmp_ring_put(ring, &op->cursor, op->left, packet, &put);
+        if (r < 0 || put.bytes == 0)
+            break;
+        op->left -= put.bytes;
+        if (!*wake && owes_reader(h, put.old_head))
+            *wake = true;
+        if (*wake && op->left > 0) {
+            /* More to come: let the reader start on what is there (D13). */
+            shmp_queue_wake_one(&h->wait.readable, &h->stats.read_wakes);
+            *wake = false;
+        }
+    }
+    op->done += before - op->left;
+    count_locked(&h->w.bytes, before - op->left);
+    store_relaxed(&h->w.cpu, shmp_cpu());
+    return r;
+}
+
+static ssize_t broken_pipe(const struct shmp_transfer *op)
+{
+    shmp_sys.raise_sigpipe(); /* once per call, also after partial progress (WR-14) */
+    return op->done > 0 ? (ssize_t)op->done : -EPIPE;
+}
+
+ssize_t shmp_write_run(struct shmp_end *end, struct shmp_transfer *op, bool may_sleep)
+{
+    struct shmp_pipe *pipe = end->pipe;
+    struct shmp_header *h = pipe->seg.header;
+    if (!shmp_can_write(end))
+        return -EBADF;
+    if (op->left == 0)
+        return (ssize_t)op->done;
+    for (;;) {
+        int r = shmp_side_lock(end, SHMP_SIDE_WRITERS, may_sleep);
+        if (r < 0)
+            return r == SHMP_WOULD_SLEEP || op->done == 0 ? r : (ssize_t)op->done;
+        if (!shmp_side_is_present(end, SHMP_SIDE_READERS)) {
+            shmp_side_unlock(end, SHMP_SIDE_WRITERS);
+            return broken_pipe(op);
+        }
+        bool wake = false;
+        size_t before = op->left;
+        r = put_all(end, op, &wake);
+        bool again = r == 0 && op->left > 0 && (shmp_flags(end) & O_NONBLOCK) != 0;
+        if (op->left == 0)
+            count_locked(&h->w.calls, 1);
+        else if (again)
+            count_locked(&h->w.again, 1);
+        shmp_side_unlock(end, SHMP_SIDE_WRITERS);
+        if (wake)
+            shmp_queue_wake_one(&h->wait.readable, &h->stats.read_wakes);
+        if (op->left < before && shmp_companion_is_watched(h))
+            shmp_companion_sync(&pipe->live, end->fd, end->mode, true);
+        if (op->left == 0 || again || r < 0) {
+            /* Hand-on (WK-3): it slept, and leaves room behind for the next. */
+            if (op->slept && shmp_queue_has_waiters(&h->wait.writable) &&
+                !shmp_ring_looks_full(h, pipe->seg.write_side.max_usage))
+                shmp_queue_wake_one(&h->wait.writable, &h->stats.write_wakes);
+            if (op->done > 0)
+                return (ssize_t)op->done;
+            return r < 0 ? r : -EAGAIN;
+        }
+        if (!may_sleep)
+            return SHMP_WOULD_SLEEP;
+        if (!shmp_spin(end, SHMP_SIDE_WRITERS)) {
+            r = shmp_wait_side(end, SHMP_SIDE_WRITERS, 0);
+            if (r < 0)
+                return op->done > 0 ? (ssize_t)op->done : r;
+            op->slept = true;
+        }
+    }
+}
+
+/* ---- read ---------------------------------------------------------------------- */
+
+/* After T4: does freeing these slots owe a writer a wake? (WK-5, WK-6) */
+static bool owes_writer(struct shmp_header *h, const struct shmp_ring *ring,
+                        const struct shmp_taken *taken)
+{
+    return taken->new_tail != taken->old_tail && shmp_queue_has_waiters(&h->wait.writable) &&
+           shmp_full(load_acquire(&h->head), taken->old_tail, ring->max_usage);
+}
+
+/* Takes what is there, up to n.  The read lock is held.  0 or -SHMP_ECORRUPT. */
+static int take_all(struct shmp_end *end, struct shmp_transfer *op, bool *wake)
+{
+    struct shmp_header *h = end->pipe->seg.header;
+    struct shmp_ring *ring = &end->pipe->seg.read_side;
+    size_t before = op->left;
+    int r = 0;
+    while (op->left > 0) {
+        struct shmp_taken taken;
+        r = shmp_ring_take(ring, &op->cursor, op->left, &taken);
+        if (r < 0 || taken.bytes == 0)
+            break;
+        op->left -= taken.bytes;
+        if (!*wake && owes_writer(h, ring, &taken))
+            *wake = true;
+        if (taken.packet_end)
+            break;
+        if (*wake && op->left > 0) {
+            shmp_queue_wake_one(&h->wait.writable, &h->stats.write_wakes);
+            *wake = false;
+        }
+    }
+    op->done += before - op->left;
+    count_locked(&h->r.bytes, before - op->left);
+    store_relaxed(&h->r.cpu, shmp_cpu());
+    return r;
+}
+
+/* After the read lock: the wakes that this read owes. */
+static void after_read(struct shmp_end *end, const struct shmp_transfer *op, bool wake)
+{
+    struct shmp_header *h = end->pipe->seg.header;
+    if (wake)
+        shmp_queue_wake_one(&h->wait.writable, &h->stats.write_wakes);
+    if (op->slept && shmp_queue_has_waiters(&h->wait.readable) && !shmp_ring_looks_empty(h))
+        shmp_queue_wake_one(&h->wait.readable, &h->stats.read_wakes);
+    if (shmp_companion_is_watched(h))
+        shmp_companion_sync(&end->pipe->live, end->fd, end->mode, false);
+}
+
+/* With the read lock held and nothing in the ring: 0 at end of file, else what to return.
+ * SHMP_WOULD_SLEEP: a blocking end must wait.  1: data came in after all. */
+static ssize_t nothing_there(struct shmp_end *end)
+{
+    struct shmp_header *h = end->pipe->seg.header;
+    if (!shmp_side_is_present(end, SHMP_SIDE_WRITERS))
+        /* The last writer may have published after our look and before it closed. */
+        return shmp_ring_looks_empty(h) ? 0 : 1;
+    if ((shmp_flags(end) & O_NONBLOCK) != 0) {
+        count_locked(&h->r.again, 1);
+        return -EAGAIN;
+    }
+    return SHMP_WOULD_SLEEP;
+}
+
+ssize_t shmp_read_run(struct shmp_end *end, struct shmp_transfer *op, bool may_sleep)
+{
+    struct shmp_header *h = end->pipe->seg.header;
+    if (!shmp_can_read(end))
+        return -EBADF;
+    if (op->left == 0)
+        return 0;
+    for (;;) {
+        ssize_t r = shmp_side_lock(end, SHMP_SIDE_READERS, may_sleep);
+        if (r < 0)
+            return r;
+        bool wake = false;
+        do {
+            r = take_all(end, op, &wake);
+            if (r == 0 && op->done == 0)
+                r = nothing_there(end);
+        } while (r == 1);
+        if (op->done > 0)
+            count_locked(&h->r.calls, 1);
+        shmp_side_unlock(end, SHMP_SIDE_READERS);
+        if (op->done > 0 || r != SHMP_WOULD_SLEEP) {
+            after_read(end, op, wake);
+            return op->done > 0 ? (ssize_t)op->done : r;
+        }
+        if (!may_sleep)
+            return SHMP_WOULD_SLEEP;
+        if (!shmp_spin(end, SHMP_SIDE_READERS)) {
+            r = shmp_wait_side(end, SHMP_SIDE_READERS, 0);
+            if (r < 0)
+                return r;
+            op->slept = true;
+        }
+    }
+}
+
+ssize_t shmp_read_begin(struct shmp_end *end, size_t n)
+{
+    if (!shmp_can_read(end))
+        return -EBADF;
+    if (n == 0)
+        return 0;
+    ssize_t r = shmp_side_lock(end, SHMP_SIDE_READERS, false);
+    if (r < 0)
+        return r;
+    do {
+        r = shmp_ring_available(&end->pipe->seg.read_side, n);
+        if (r > 0)
+            return r;
+        if (r == 0)
+            r = nothing_there(end);
+    } while (r == 1);
+    shmp_side_unlock(end, SHMP_SIDE_READERS);
+    return r;
+}
+
+void shmp_read_finish(struct shmp_end *end, void *buffer, size_t n, bool slept)
+{
+    struct iovec iov = {.iov_base = buffer, .iov_len = n};
+    struct shmp_transfer op = {
+        .cursor = {.iov = &iov, .left = 1}, .left = n, .slept = slept};
+    bool wake = false;
+    /* Cannot fail: shmp_read_begin has walked these slots under this lock. */
+    take_all(end, &op, &wake);
+    count_locked(&end->pipe->seg.header->r.calls, 1);
+    shmp_side_unlock(end, SHMP_SIDE_READERS);
+    after_read(end, &op, wake);
+}
+
+void shmp_read_abandon(struct shmp_end *end)
+{
+    shmp_side_unlock(end, SHMP_SIDE_READERS);
+}

@@ -1,0 +1,73 @@
+/* wait.c - the two wait queues: eventcounts with exclusive wakes. */
+#include "wait.h"
+
+#include <limits.h>
+
+#include "atomic.h"
+#include "sys.h"
+
+_Atomic uint32_t *shmp_queue_word(struct shmp_queue *queue)
+{
+    return (_Atomic uint32_t *)(void *)&queue->word + SHMP_EPOCH_INDEX;
+}
+
+static uint64_t with(uint32_t waiters, uint32_t epoch)
+{
+    return ((uint64_t)waiters << 32) | epoch;
+}
+
+uint32_t shmp_queue_register(struct shmp_queue *queue)
+{
+    /* R1: sequentially consistent, partner W2 (store buffering with R2/W1). */
+    return SHMP_QUEUE_EPOCH(fetch_add_seq_cst(&queue->word, SHMP_QUEUE_WAITER));
+}
+
+void shmp_queue_leave(struct shmp_queue *queue, uint32_t epoch)
+{
+    uint64_t seen = load_relaxed(&queue->word);
+    while (SHMP_QUEUE_EPOCH(seen) == epoch && SHMP_QUEUE_WAITERS(seen) != 0)
+        if (cas_seq_cst64(&queue->word, &seen, seen - SHMP_QUEUE_WAITER))
+            return;
+    /* The epoch moved: our registration may be spent or not.  Leave it: too high is safe. */
+}
+
+bool shmp_queue_has_waiters(struct shmp_queue *queue)
+{
+    return SHMP_QUEUE_WAITERS(load_seq_cst(&queue->word)) != 0;
+}
+
+void shmp_queue_wake_one(struct shmp_queue *queue, _Atomic uint64_t *wakes)
+{
+    uint64_t seen = load_seq_cst(&queue->word);
+    uint64_t next;
+    do {
+        if (SHMP_QUEUE_WAITERS(seen) == 0)
+            return;
+        next = with(SHMP_QUEUE_WAITERS(seen) - 1, SHMP_QUEUE_EPOCH(seen) + 1);
+    } while (!cas_seq_cst64(&queue->word, &seen, next));
+    /* Dies here: the chosen one was not woken; it watches our life and looks. */
+    fetch_add_relaxed(wakes, 1);
+    if (shmp_sys.futex_wake(shmp_queue_word(queue), 1) != 0)
+        return;
+    /* Nobody slept.  Whoever registered before our change of the epoch will find it
+     * changed (I2), and if the word is still ours nobody has registered since: so the
+     * count is zero, whatever the dead left in it. */
+    cas_seq_cst64(&queue->word, &next, with(0, SHMP_QUEUE_EPOCH(next) + 1));
+}
+
+void shmp_queue_wake_all(struct shmp_queue *queue)
+{
+    uint64_t seen = load_seq_cst(&queue->word);
+    do {
+        if (SHMP_QUEUE_WAITERS(seen) == 0)
+            return; /* I1; who registers from now on sees what we changed before (R2) */
+    } while (!cas_seq_cst64(&queue->word, &seen, with(0, SHMP_QUEUE_EPOCH(seen) + 1)));
+    shmp_sys.futex_wake(shmp_queue_word(queue), INT_MAX);
+}
+
+void shmp_broadcast(struct shmp_header *header)
+{
+    fetch_add_relaxed(&header->stats.broadcasts, 1);
+    shmp_queue_wake_all(&header->wait.readable);
+    shmp_queue_wake_all(&header->wait.writable);
+}

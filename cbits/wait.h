@@ -1,0 +1,52 @@
+/* wait.h - the two wait queues: eventcounts with exclusive wakes (D6, rules WK-1..WK-16).
+ *
+ * One u64 holds {epoch, registered sleepers}.  The story, reader left, writer right:
+ *
+ *     R1 registered += 1, e = epoch   (RMW)     W1 store head            (seq_cst)
+ *     R2 look at head                 (seq_cst) W2 look at registered    (seq_cst)
+ *     R3 still empty: futex_wait(epoch, e)      W3 if any: registered -= 1, epoch += 1,
+ *                                                  FUTEX_WAKE 1
+ *
+ * R1,R2 against W1,W2 is store buffering: all four are sequentially consistent, so not
+ * both can miss.  W2 is a load of a line that changes only when somebody sleeps: a
+ * stream that never sleeps pays no read-modify-write for it (decision 0003).
+ *
+ *   I1  registered >= the threads that sleep or are about to with the present epoch.
+ *   I2  whoever finds the epoch changed is registered no longer (and registers anew).
+ *   I3  registered falls only together with a change of the epoch, or by a thread that
+ *       leaves and finds the epoch it registered with.
+ *
+ * So the count errs upwards only: a death or a lost race leaves it too high, which costs
+ * one FUTEX_WAKE that finds nobody, and that wake puts it right (shmp_queue_wake_one).
+ */
+#ifndef SHMP_WAIT_H
+#define SHMP_WAIT_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "watch.h"
+
+/* R1. Returns the epoch to sleep on. */
+uint32_t shmp_queue_register(struct shmp_queue *queue);
+
+/* Leaves without having been chosen (I3). */
+void shmp_queue_leave(struct shmp_queue *queue, uint32_t epoch);
+
+/* R3: what the sleeper passes to shmp_watch_sleep, with the epoch. */
+_Atomic uint32_t *shmp_queue_word(struct shmp_queue *queue);
+
+/* W2. */
+bool shmp_queue_has_waiters(struct shmp_queue *queue);
+
+/* W3: one exclusive sleeper, the one that has slept longest (the kernel's futex queue is
+ * first in, first out and skips who was stopped or killed: WK-4, WK-10). */
+void shmp_queue_wake_one(struct shmp_queue *queue, _Atomic uint64_t *wakes);
+
+/* Everybody, and a fresh start for the count: last close, death, attach (WK-8). */
+void shmp_queue_wake_all(struct shmp_queue *queue);
+
+/* Both queues: after any change that every sleeper must see for itself. */
+void shmp_broadcast(struct shmp_header *header);
+
+#endif

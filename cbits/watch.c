@@ -1,0 +1,123 @@
+/* watch.c - sleeping on a word of the segment and on the lives of its holders at once. */
+#include "watch.h"
+
+#include <errno.h>
+#include <limits.h>
+
+#include "atomic.h"
+
+static void add_word(struct shmp_watch *watch, unsigned i, const void *address, uint32_t value)
+{
+    watch->words[i] = (struct shmp_futex_waitv){
+        .value = value, .address = (uintptr_t)address, .flags = SHMP_FUTEX_32};
+}
+
+static void reset(struct shmp_watch *watch)
+{
+    watch->count = 0;
+    watch->complete = true;
+    watch->noticed = false;
+    watch->tracked[0] = watch->tracked[1] = 0;
+}
+
+/* false: cannot be watched; the caller must look again by itself. */
+static bool add_holder(struct shmp_watch *watch, struct shmp_live *live, uint32_t index)
+{
+    if (watch->count == SHMP_WATCH_MAX)
+        return false;
+    struct shmp_peer *peer = shmp_peer_get(live, index);
+    if (peer == NULL)
+        return false;
+    const _Atomic uint32_t *word = shmp_peer_word(peer);
+    uint32_t value = word ? load_acquire(word) : 0;
+    if (shmp_life_is_marked(value)) {
+        shmp_peer_put(live, peer);
+        return false;
+    }
+    unsigned i = ++watch->count;
+    add_word(watch, i, word, value);
+    watch->peers[i] = peer;
+    watch->holder[i] = index;
+    return true;
+}
+
+void shmp_watch_all(struct shmp_watch *watch, struct shmp_live *live)
+{
+    struct shmp_header *h = live->seg->header;
+    uint32_t limit = load_seq_cst(&h->wait.holder_limit);
+    reset(watch);
+    for (uint32_t i = 0; i < limit && i < SHMP_HOLDERS; i++) {
+        if ((int)i == live->index || load_seq_cst(&live->seg->holders[i].live) == 0)
+            continue;
+        uint64_t state = load_seq_cst(&live->seg->holders[i].state);
+        if (add_holder(watch, live, i)) {
+            watch->tracked[SHMP_SIDE_READERS] += SHMP_STATE_READERS(state) != 0;
+            watch->tracked[SHMP_SIDE_WRITERS] += SHMP_STATE_WRITERS(state) != 0;
+        } else if (shmp_holder_reap(live, i)) {
+            watch->noticed = true;
+        } else {
+            watch->complete = false;
+        }
+    }
+}
+
+void shmp_watch_holder(struct shmp_watch *watch, struct shmp_live *live, uint32_t index)
+{
+    reset(watch);
+    watch->complete = (int)index != live->index && add_holder(watch, live, index);
+}
+
+void shmp_watch_release(struct shmp_watch *watch, struct shmp_live *live)
+{
+    for (unsigned i = 1; i <= watch->count; i++)
+        shmp_peer_put(live, watch->peers[i]);
+    watch->count = 0;
+}
+
+static uint64_t next_slice(const struct shmp_watch *watch, struct shmp_pace *pace)
+{
+    if (watch->complete) {
+        pace->slice_ns = 0;
+        return SHMP_SAFETY_SLICE_NS;
+    }
+    if (pace->slice_ns == 0)
+        pace->slice_ns = SHMP_FIRST_SLICE_NS;
+    else if (pace->slice_ns < SHMP_LAST_SLICE_NS)
+        pace->slice_ns *= 2;
+    return pace->slice_ns;
+}
+
+enum shmp_woken shmp_watch_sleep(struct shmp_watch *watch, const _Atomic uint32_t *word,
+                                 uint32_t value, uint64_t deadline_ns, struct shmp_pace *pace)
+{
+    uint64_t now = shmp_now_ns();
+    uint64_t end = now + next_slice(watch, pace);
+    bool late = deadline_ns != 0 && deadline_ns <= end;
+    struct timespec until = shmp_timespec(late ? deadline_ns : end);
+    pace->safety = false;
+    add_word(watch, 0, word, value);
+    long r = shmp_sys.futex_waitv(watch->words, watch->count + 1, &until);
+    if (r == -ENOSYS) { /* before Linux 5.16, or forbidden here: look every few ms */
+        until = shmp_timespec(late ? deadline_ns : now + SHMP_LAST_SLICE_NS);
+        r = shmp_sys.futex_wait(word, value, &until);
+        watch->complete = false;
+    }
+    if (r == 0)
+        return SHMP_WOKEN;
+    if (r > 0) {
+        /* The kernel wakes one sleeper per life word (m9): pass it on. */
+        shmp_sys.futex_wake((const void *)(uintptr_t)watch->words[r].address, INT_MAX);
+        return SHMP_LOOK;
+    }
+    switch (r) {
+    case -EAGAIN:
+        return load_acquire(word) != value ? SHMP_CHANGED : SHMP_LOOK;
+    case -EINTR:
+        return SHMP_SIGNAL;
+    case -ETIMEDOUT:
+        pace->safety = watch->complete && !late;
+        return late ? SHMP_LATE : SHMP_LOOK;
+    default: /* EFAULT, EINVAL, ENOMEM: never sleep on what we do not understand */
+        return SHMP_LOOK;
+    }
+}

@@ -1,0 +1,56 @@
+/* watch.h - sleeping on a word of the segment and on the lives of its holders at once.
+ *
+ * Whoever sleeps may be owed a wake by any other holder: the one that dies between
+ * publishing and waking, the one that was chosen and dies before it hands on.  So a
+ * sleeper watches the life word of every other holder.  Where it cannot (no record in
+ * reach, more holders than a futex_waitv takes, a word marked by a thread's exit) it
+ * wakes up by itself every few milliseconds and looks.
+ */
+#ifndef SHMP_WATCH_H
+#define SHMP_WATCH_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "live.h"
+#include "sys.h"
+
+#define SHMP_WATCH_MAX 96u /* futex_waitv takes 128 words, and each costs 0.3 us */
+
+struct shmp_watch {
+    unsigned count;
+    bool complete;   /* every other holder is watched */
+    bool noticed;    /* an entry was reaped while gathering: its sleepers were broadcast to */
+    unsigned tracked[2]; /* watched holders with descriptions of that side, other processes only */
+    struct shmp_futex_waitv words[SHMP_WATCH_MAX + 1]; /* [0] is the caller's own word */
+    struct shmp_peer *peers[SHMP_WATCH_MAX + 1];
+    uint32_t holder[SHMP_WATCH_MAX + 1];
+};
+
+/* How long to sleep without being woken. */
+struct shmp_pace {
+    uint64_t slice_ns;
+    bool safety; /* the last sleep was cut by the safety slice, which must not find work */
+};
+
+#define SHMP_SAFETY_SLICE_NS UINT64_C(1000000000)
+#define SHMP_FIRST_SLICE_NS UINT64_C(50000)
+#define SHMP_LAST_SLICE_NS UINT64_C(4000000)
+
+void shmp_watch_all(struct shmp_watch *watch, struct shmp_live *live);
+void shmp_watch_holder(struct shmp_watch *watch, struct shmp_live *live, uint32_t index);
+void shmp_watch_release(struct shmp_watch *watch, struct shmp_live *live);
+
+enum shmp_woken {
+    SHMP_WOKEN,   /* chosen by a FUTEX_WAKE on the word */
+    SHMP_CHANGED, /* the word no longer had the value: did not sleep */
+    SHMP_LOOK,    /* a holder died, or the slice is over */
+    SHMP_SIGNAL,  /* a handler ran */
+    SHMP_LATE,    /* the deadline has passed */
+};
+
+/* Sleeps while *word == value, no later than deadline_ns (CLOCK_MONOTONIC, 0: none). */
+enum shmp_woken shmp_watch_sleep(struct shmp_watch *watch, const _Atomic uint32_t *word,
+                                 uint32_t value, uint64_t deadline_ns, struct shmp_pace *pace);
+
+#endif
