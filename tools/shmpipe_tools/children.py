@@ -7,12 +7,15 @@ import select
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from time import monotonic
-from typing import NoReturn
+from typing import NoReturn, Self
 
 from shmpipe_tools.failure import Failure
+
+# A killed process ends as soon as the kernel runs it.
+END_SECONDS = 10.0
 
 
 @dataclass
@@ -53,26 +56,56 @@ class Child:
         return f"exit code {os.WEXITSTATUS(self.status)}"
 
 
-def start_child(role: str, body: Callable[[], None]) -> Child:
-    """Forks a process that runs `body` and nothing else of this program.
+class Children:
+    """Child processes of one task: those that still run when the `with` block ends are killed."""
 
-    It leaves through os._exit: the parent's clean-up and buffers stay the parent's.
-    """
-    # No handler of the parent's may run in the child: it would unwind the parent's stack there.
-    masked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
-    try:
-        pid = os.fork()
-        if pid == 0:
-            _run_and_exit(role, body, masked)
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, masked)
-    return Child(role, pid, os.pidfd_open(pid))
+    def __init__(self) -> None:
+        self._all: list[Child] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for child in self._all:
+            child.kill()
+            child.wait(END_SECONDS)
+
+    def start(self, role: str, body: Callable[[], None]) -> Child:
+        """Forks a process that runs `body` and nothing else of this program."""
+        # A handler of the parent's must not run in the child, where it would unwind the
+        # parent's stack, nor in the parent before the child is known here.
+        masked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+        try:
+            pid = os.fork()
+            if pid == 0:
+                _run_and_exit(role, body, masked)
+            child = Child(role, pid, os.pidfd_open(pid))
+            self._all.append(child)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, masked)
+        return child
+
+    def wait_for_any(self, timeout: float) -> bool:
+        """Waits for the next end of a child, at most `timeout` seconds; whether all have ended."""
+        running = [child.pidfd for child in self._all if child.status is None]
+        select.select(running, [], [], timeout)
+        ended = [child.wait(0) for child in self._all]
+        return all(ended)
+
+    def wait_for_success(self, seconds: float) -> None:
+        """Waits for every child; a Failure if one fails or is not done after `seconds`."""
+        deadline = monotonic() + seconds
+        for child in self._all:
+            if not child.wait(deadline - monotonic()):
+                raise Failure(f"the {child.role} process is not done after {seconds:.0f} s")
+            if child.status != 0:
+                raise Failure(f"the {child.role} process ended unexpectedly: {child.fate}")
 
 
 def _run_and_exit(
     role: str, body: Callable[[], None], masked: set[int | signal.Signals]
 ) -> NoReturn:
-    """What the child does after the fork."""
+    """What the child does: it leaves through os._exit, clean-up and buffers stay the parent's."""
     code = 1
     try:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -86,29 +119,6 @@ def _run_and_exit(
         traceback.print_exc()
     finally:
         os._exit(code)
-
-
-def wait_for_success(children: Iterable[Child], seconds: float) -> None:
-    """Waits for every child; a Failure if one fails or is not done after `seconds`."""
-    deadline = monotonic() + seconds
-    for child in children:
-        if not child.wait(deadline - monotonic()):
-            raise Failure(f"the {child.role} process is not done after {seconds:.0f} s")
-        if child.status != 0:
-            raise Failure(f"the {child.role} process ended unexpectedly: {child.fate}")
-
-
-def wait_for_any(children: Iterable[Child], timeout: float) -> None:
-    """Returns when one of the running children ends, or after `timeout` seconds."""
-    running = [child.pidfd for child in children if child.status is None]
-    select.select(running, [], [], timeout)
-
-
-def end_all(children: Iterable[Child]) -> None:
-    """Kills and reaps what is left, whatever happened before."""
-    for child in children:
-        child.kill()
-        child.wait(10.0)
 
 
 def shared_numbers(count: int) -> "memoryview[float]":

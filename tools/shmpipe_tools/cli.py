@@ -1,17 +1,15 @@
 """The entry point: finds the sub-command and decides how the process ends."""
 
 import importlib
-import os
 import pkgutil
-import signal
 import sys
 from typing import NoReturn
 
 import click
 
 from shmpipe_tools import commands
+from shmpipe_tools.sigpipe import die_of_sigpipe
 
-EXIT_FAILED = 1
 EXIT_INTERRUPTED = 130
 
 
@@ -35,6 +33,19 @@ class CommandDirectory(click.Group):
         assert isinstance(command, click.Command)
         return command
 
+    def invoke(self, ctx: click.Context) -> object:
+        """Runs the sub-command; ends the process if it was interrupted or nobody reads it."""
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+        except KeyboardInterrupt:
+            sys.exit(EXIT_INTERRUPTED)
+        except BrokenPipeError:
+            # A command that writes to a pipe of ours has turned its own EPIPE into a
+            # Failure: this one is standard output's.
+            die_of_sigpipe()
+        return result
+
 
 @click.command(cls=CommandDirectory, context_settings={"help_option_names": ["-h", "--help"]})
 def shmpipe() -> None:
@@ -49,22 +60,8 @@ def shmpipe() -> None:
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Runs the command line (sys.argv unless told otherwise) and leaves with its exit code."""
     try:
-        result = shmpipe.main(arguments, prog_name="shmpipe", standalone_mode=False)
-        sys.stdout.flush()
+        code = shmpipe.main(arguments, prog_name="shmpipe", standalone_mode=False)
     except click.ClickException as error:
         error.show()
-        sys.exit(error.exit_code)
-    except (KeyboardInterrupt, click.Abort):
-        sys.exit(EXIT_INTERRUPTED)
-    except BrokenPipeError:
-        # A command that writes to a pipe of ours has turned its own EPIPE into a Failure:
-        # this one is standard output's.
-        die_of_sigpipe()
-    sys.exit(result if isinstance(result, int) else 0)
-
-
-def die_of_sigpipe() -> NoReturn:
-    """Ends like any other filter whose reader went away: silently, and the shell can see why."""
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-    os.kill(os.getpid(), signal.SIGPIPE)
-    os._exit(EXIT_FAILED)
+        code = error.exit_code
+    sys.exit(code)

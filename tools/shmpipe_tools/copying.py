@@ -56,11 +56,11 @@ def read_descriptor(descriptor: int, buffer: memoryview) -> int:
 
 
 def write_descriptor(descriptor: int, data: memoryview) -> None:
-    """Writes everything.  BrokenPipeError ends the command like any filter (see cli)."""
+    """Writes everything."""
     while data:
         try:
             data = data[os.write(descriptor, data) :]
         except BrokenPipeError:
-            raise
+            raise  # ends the command like any other filter: see cli.py
         except OSError as error:
             raise Failure(f"standard output: {error.strerror}") from error

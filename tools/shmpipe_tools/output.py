@@ -8,10 +8,19 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from shmpipe_tools.sigpipe import die_of_sigpipe
+
 JSON_SCHEMA = 1
 
 # Lines for programs (grep, awk) must not be folded to a screen's width.
 _WIDTH_OF_A_FILE = 500
+
+
+class _Console(Console):
+    """A console that dies of a broken pipe as the rest of the command does."""
+
+    def on_broken_pipe(self) -> None:
+        die_of_sigpipe()
 
 
 def console(*, stderr: bool = False) -> Console:
@@ -20,7 +29,7 @@ def console(*, stderr: bool = False) -> Console:
     rich itself honours NO_COLOR and sends no colours to what is not a terminal.
     """
     stream = sys.stderr if stderr else sys.stdout
-    return Console(
+    return _Console(
         file=stream,
         markup=False,
         emoji=False,

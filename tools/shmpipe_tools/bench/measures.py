@@ -8,7 +8,7 @@ from typing import Any
 import shmpipe
 from shmpipe_tools.bench import loops
 from shmpipe_tools.bench.transports import Transport
-from shmpipe_tools.children import Child, end_all, shared_numbers, start_child, wait_for_success
+from shmpipe_tools.children import Children, shared_numbers
 from shmpipe_tools.failure import Failure
 from shmpipe_tools.inspect.discover import own_segments, segment_path
 
@@ -143,15 +143,11 @@ def _run(
     roles: dict[str, Callable[[], None]], ends: list[Any], transport: Transport, seconds: float
 ) -> None:
     """Runs each role in a process of its own; the parent keeps no end open meanwhile."""
-    children: list[Child] = []
-    try:
-        for role, body in roles.items():
-            children.append(start_child(f"{role} {transport.name}", body))
-        for end in ends:
-            transport.close(end)
-        ends = []
-        wait_for_success(children, seconds * (1 + loops.WARM_UP) + GRACE_SECONDS)
-    finally:
-        end_all(children)
-        for end in ends:
-            transport.close(end)
+    with Children() as children:
+        try:
+            for role, body in roles.items():
+                children.start(f"{role} {transport.name}", body)
+        finally:
+            for end in ends:
+                transport.close(end)
+        children.wait_for_success(seconds * (1 + loops.WARM_UP) + GRACE_SECONDS)

@@ -3,7 +3,6 @@
 import click
 
 import shmpipe
-from shmpipe_tools.cli import EXIT_FAILED
 from shmpipe_tools.failure import Failure, explained
 
 
@@ -22,5 +21,5 @@ def command(names: tuple[str, ...]) -> int:
                 shmpipe.unlink(name)
         except Failure as failure:
             failure.show()
-            code = EXIT_FAILED
+            code = failure.exit_code
     return code

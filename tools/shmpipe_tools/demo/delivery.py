@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from time import monotonic, perf_counter
 
-from shmpipe_tools.children import Child, end_all, shared_numbers, start_child, wait_for_any
+from shmpipe_tools.children import Child, Children, shared_numbers
 from shmpipe_tools.demo.corpus import Corpus
 from shmpipe_tools.demo.journal import Journal
 from shmpipe_tools.demo.streams import Stream
@@ -35,11 +35,6 @@ class Delivery:
         return sum(journal.taken for journal in self.journals)
 
     @property
-    def over(self) -> bool:
-        """Whether all three processes have ended."""
-        return all(child.wait(0) for child in (self.producer, *self.consumers))
-
-    @property
     def seconds(self) -> float:
         """From the first write to the last consumer's end of file."""
         return max(journal.finished_at for journal in self.journals) - self.started_at[0]
@@ -50,56 +45,57 @@ def deliver(
 ) -> Delivery:
     """Creates the stream, sends the corpus through it and removes it.
 
-    `watch` is called again and again meanwhile.
-
-    A Failure if the producer, or a consumer that nobody killed on purpose, does not
-    end well and in time.
+    `watch` is called again and again meanwhile.  A Failure if it does not end in time;
+    whether all ended well is the account's matter.
     """
     journals = [Journal(len(corpus.packets)) for _ in range(CONSUMERS)]
     started_at = shared_numbers(1)
-    ready_reader, ready_writer = os.pipe()
 
-    def produce() -> None:
-        os.close(ready_writer)
+    def produce(ready: int) -> None:
         writer = stream.open_writer()
-        _wait_for_consumers(ready_reader)
+        _wait_for_consumers(ready)
         started_at[0] = perf_counter()
         for packet in corpus.packets:
             writer.write(packet)
         writer.close()
 
-    def consume(journal: Journal) -> None:
-        os.close(ready_reader)
+    def consume(journal: Journal, ready: int) -> None:
         journal.touch()
         reader = stream.open_reader()
-        os.write(ready_writer, b".")
-        os.close(ready_writer)
+        os.write(ready, b".")
+        os.close(ready)
         taken = 0
         while reader.readinto(journal.slot(taken)):
             taken += 1
             journal.count(taken)
         journal.finish(perf_counter())
 
-    children: list[Child] = []
     try:
         stream.create()
-        for index, journal in enumerate(journals):
-            children.append(start_child(f"consumer {'AB'[index]}", partial(consume, journal)))
-        children.append(start_child("producer", produce))
-        os.close(ready_reader)
-        os.close(ready_writer)
-        stream.detach()
-        delivery = Delivery(corpus, children[-1], children[:-1], journals, started_at)
-        deadline = monotonic() + LIMIT_SECONDS
-        while not delivery.over:
-            if monotonic() > deadline:
-                raise Failure(_stuck(delivery))
-            watch(delivery)
-            wait_for_any(children, LOOK_EVERY_SECONDS)
-        return delivery
+        with Children() as children:
+            ready_reader, ready_writer = os.pipe()
+            consumers = [
+                children.start(f"consumer {letter}", partial(consume, journal, ready_writer))
+                for letter, journal in zip("AB", journals, strict=True)
+            ]
+            os.close(ready_writer)
+            producer = children.start("producer", partial(produce, ready_reader))
+            os.close(ready_reader)
+            stream.detach()
+            delivery = Delivery(corpus, producer, consumers, journals, started_at)
+            _wait(delivery, children, watch)
+            return delivery
     finally:
-        end_all(children)
         stream.remove()
+
+
+def _wait(delivery: Delivery, children: Children, watch: Callable[[Delivery], None]) -> None:
+    """Until all have ended; a Failure if they do not in time."""
+    deadline = monotonic() + LIMIT_SECONDS
+    while not children.wait_for_any(LOOK_EVERY_SECONDS):
+        if monotonic() > deadline:
+            raise Failure(_stuck(delivery))
+        watch(delivery)
 
 
 def _wait_for_consumers(ready: int) -> None:
