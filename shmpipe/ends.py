@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl as _fcntl
+import io
 import os
 import warnings
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from shmpipe.inspect import Snapshot
 
 
-class End(EndBase):
+class End(EndBase, io.RawIOBase):
     """One end of a pipe: what Reader, Writer and ReadWriter have in common.
 
     An io.RawIOBase.  read(size=-1), readinto(buffer) and write(data) are the system calls: one of
