@@ -76,6 +76,7 @@ def all_cases() -> list[Case]:
             "64 B write + read beside a busy thread",
             50.0,
             lambda pipe, seconds: measures.busy_thread(pipe, 64, seconds),
+            cores=2,
         ),
         Case(
             "create-close",

@@ -71,14 +71,21 @@ def round_trip(transport: Transport, one_core: bool, seconds: float) -> float:
 
 
 def busy_thread(transport: Transport, size: int, seconds: float) -> float:
-    """Seconds per write and read in one process while another of its threads computes."""
+    """Seconds per write and read in one process while another of its threads computes.
+
+    Each thread has its own core: a call that gives up the GIL then loses it for as long
+    as CPython lets the other thread have it (sys.getswitchinterval()), which is the point.
+    """
+    near, far = _need_two_cores()
     result = shared_numbers(1)
     reader, writer = transport.make(None)
 
     def work() -> None:
+        os.sched_setaffinity(0, {near})
         done = threading.Event()
 
         def compute() -> None:
+            os.sched_setaffinity(0, {far})
             number = 0
             while not done.is_set():
                 number = (number * 1103515245 + 12345) & 0x7FFFFFFF
