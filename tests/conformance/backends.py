@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import ClassVar
 
 from conformance.ends import PIPE_BUF, End, KernelEnd, ShmEnd, shmpipe
+from support.run import run_id
 
 DEFAULT_CAPACITY = 65536
 
@@ -126,7 +127,7 @@ class ShmNamed(NamedBackend):
     _numbers = itertools.count()
 
     def new_name(self) -> str:
-        return f"test-{os.getpid()}-{next(self._numbers)}"
+        return f"test-{run_id()}-{os.getpid()}-{next(self._numbers)}"
 
     def create(self, name: str, mode: int = 0o600) -> None:
         shmpipe().mkfifo(name, mode, first_index=FIRST_INDEX)

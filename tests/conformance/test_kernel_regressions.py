@@ -167,7 +167,7 @@ def test_K7_closing_while_the_other_side_posts(pipes: Pipes) -> None:
     for index in range(rounds(150)):
         reader, writer = pipes.make(NONBLOCK, slots=1)
         posting = threading.Event()
-        refused: list[int] = []
+        refused: list[int | None] = []
 
         def post(writer: object = writer, posting: threading.Event = posting) -> None:
             while True:

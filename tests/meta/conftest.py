@@ -24,7 +24,12 @@ def run_pytest(tmp_path: Path) -> RunPytest:
         return subprocess.run(
             [*command, "test_inner.py"],
             cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": str(TESTS), **environment},
+            env={
+                **os.environ,
+                "PYTHONPATH": str(TESTS),
+                "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+                **environment,
+            },
             capture_output=True,
             text=True,
             timeout=50,

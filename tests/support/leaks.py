@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from support import proc
+from support.run import run_id
 
 # Each process keeps one record page for its whole life; peers map it, too.
 RECORD = "shmpipe-record"
@@ -49,13 +50,9 @@ class Holdings:
 
 
 def _is_ours(name: str) -> bool:
-    """Whether a name is a pipe's, and not that of another test run that runs at the same time.
-
-    The names that tests make carry the number of their process.
-    """
-    owner = re.search(r"-(\d+)-", name)
-    foreign = owner and int(owner[1]) != os.getpid() and os.path.exists(f"/proc/{owner[1]}")
-    return name.startswith("shmpipe") and not foreign
+    """Whether a name is a pipe's, and not that of another test run that runs at the same time."""
+    run = re.search(r"test-(\d+)-", name)
+    return name.startswith("shmpipe") and (run is None or run[1] == run_id())
 
 
 def _mappings() -> list[str]:

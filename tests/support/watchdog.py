@@ -13,6 +13,7 @@ from types import FrameType
 
 import pytest
 
+from support.run import run_id
 from support.watchdog_process import DUMP_SIGNAL, HANG_SIGNAL
 
 DEFAULT_SECONDS = float(os.environ.get("SHMPIPE_TEST_TIMEOUT", "60"))
@@ -26,6 +27,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", f"watchdog(seconds): deadline of this test instead of {DEFAULT_SECONDS:g} s"
     )
+    run_id()  # settled before anything is started
     errors = os.dup(2)  # pytest captures only later: this is the real standard error
     os.set_inheritable(errors, False)
     launcher = subprocess.Popen(

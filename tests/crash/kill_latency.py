@@ -1,0 +1,69 @@
+"""Program: how long after SIGKILL of the last holder does the survivor know?  JSON on stdout.
+
+A program of its own, because the kernel frees a dead process's memory before it closes its
+descriptors: the victim must be a small process, not the copy of a whole test run.
+
+    kill_latency.py BACKEND eof|epipe KILLS
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from conformance.backends import ALL, Pipes
+from conformance.ends import PIPE_BUF, End
+from support.actors import ProcessActor
+
+
+def measure(pipes: Pipes, what: str) -> float:
+    """One pipe, one survivor asleep in read or write, one victim with the only other end."""
+    reader, writer = pipes.make(slots=1)
+    mine, others = (reader, writer) if what == "eof" else (writer, reader)
+    if what == "epipe":
+        writer.write(b"f" * PIPE_BUF)
+
+    def hold() -> Iterator[str]:
+        yield "holding"
+
+    def wait() -> float:
+        if what == "eof":
+            assert mine.read(1) == b""
+        else:
+            try:
+                mine.write(b"x")
+            except BrokenPipeError:
+                pass
+            else:
+                raise AssertionError("the write was not refused")
+        return time.monotonic()
+
+    victim = spawn(pipes, hold, others)
+    assert victim.receive() == "holding"
+    survivor = spawn(pipes, wait, mine)
+    others.close()
+    survivor.wait_blocked()
+    victim.kill()
+    killed = time.monotonic()
+    returned = survivor.result()
+    victim.dispose()
+    mine.close()
+    assert isinstance(returned, float)
+    return returned - killed
+
+
+def spawn(pipes: Pipes, body: object, keep: End) -> ProcessActor:
+    """A child that keeps one end."""
+    assert callable(body)
+    return ProcessActor(body, before=lambda: pipes.close_all_but(keep))
+
+
+if __name__ == "__main__":
+    backend = next(backend for backend in ALL if backend.name == sys.argv[1])
+    with Pipes(backend) as all_pipes:
+        print(json.dumps([measure(all_pipes, sys.argv[2]) for _ in range(int(sys.argv[3]))]))
