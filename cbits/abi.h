@@ -162,6 +162,7 @@ struct shmp_read_line {
 
 #define SHMP_POLL_READERS 1u /* somebody looks at read ends: keep POLLIN exact */
 #define SHMP_POLL_WRITERS 2u /* somebody looks at write ends: keep POLLOUT exact */
+#define SHMP_ASYNC_WRITERS 4u /* a write end has O_ASYNC: tell it of every read (IO-3) */
 
 #define SHMP_LEVEL_UNKNOWN 0u
 #define SHMP_LEVEL_NOT_FULL 1u

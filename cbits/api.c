@@ -222,7 +222,7 @@ static long set_flags(shmp_end *end, uint32_t wanted)
         if (r < 0)
             return r;
         if ((wanted & O_ASYNC) != 0)
-            shmp_companion_look(&end->pipe->live, end->fd, end->mode);
+            shmp_companion_look(&end->pipe->live, end->fd, end->mode, true);
     }
     /* Other threads and processes may change other bits of the same description. */
     while (!cas_seq_cst32(end->flags, &seen, (seen & ~SETTABLE) | (wanted & SETTABLE)))
@@ -290,7 +290,7 @@ int shmp_ioctl(shmp_end *end, unsigned long request, void *argument)
 int shmp_fileno(shmp_end *end)
 {
     if (shmp_end_claim(end) == 0)
-        shmp_companion_look(&end->pipe->live, end->fd, end->mode);
+        shmp_companion_look(&end->pipe->live, end->fd, end->mode, false);
     return end->fd;
 }
 

@@ -14,7 +14,13 @@
 #define COMPANION_BYTES 16384
 #define MOST_EDGES 8192u /* at most three of the four slots: still not full */
 
-static const unsigned char zeros[SHMP_SLOT_SIZE];
+#define COMPANION_MOST (2 * COMPANION_BYTES)
+
+static const unsigned char zeros[COMPANION_MOST];
+
+/* An address that faults: the kernel moves nothing, but tells its pollers and its SIGIO
+ * owners of the attempt (IO-2, IO-3). */
+#define NOWHERE ((void *)1)
 
 static bool can_read(int mode)
 {
@@ -32,7 +38,7 @@ int shmp_companion_create(int fds[2])
     if (r < 0)
         return r;
     shmp_companion_mark(fds[0]);
-    shmp_sys.write(fds[1], zeros, 1);
+    shmp_sys.write_quiet(fds[1], zeros, 1);
     return 0;
 }
 
@@ -59,7 +65,7 @@ void shmp_companion_prime(struct shmp_live *live, int fd, int mode)
     bool looked = (load_seq_cst(&live->seg->header->wait.poll_usage) & SHMP_POLL_READERS) != 0;
     shmp_sys.ioctl(fd, FIONREAD, &queued);
     if (can_write(mode) && !looked && queued == 0)
-        shmp_sys.write(fd, zeros, 1);
+        shmp_sys.write_quiet(fd, zeros, 1);
     shmp_unlock(&c->lock);
 }
 
@@ -69,11 +75,11 @@ bool shmp_companion_is_hung_up(int fd)
     return shmp_sys.poll(&p, 1, 0) > 0 && (p.revents & (POLLHUP | POLLERR)) != 0;
 }
 
+/* One read, however much there is: each is one notification to asynchronous writers. */
 static void drain(int fd)
 {
-    unsigned char bytes[4096];
-    while (shmp_sys.read(fd, bytes, sizeof bytes) > 0)
-        ;
+    unsigned char bytes[COMPANION_MOST];
+    shmp_sys.read(fd, bytes, sizeof bytes);
 }
 
 bool shmp_companion_never_had_writers(struct shmp_live *live, int fd)
@@ -99,31 +105,31 @@ static uint32_t max_usage_now(struct shmp_header *h)
     return load_relaxed(&h->geometry[load_acquire(&h->wait.geometry_gen) & 1].max_usage);
 }
 
-/* Every slot used, with room in the last one for the edges of merging writes. */
+/* Every slot used, in one write: whole pages never merge.  Without readers the kernel takes
+ * nothing; then the free slots are taken away instead, from under the one byte. */
 static void fill(struct shmp_companion_line *c, int fd)
 {
-    while (shmp_sys.write(fd, zeros, SHMP_SLOT_SIZE / 2 + 1) > 0)
-        ;
     store_relaxed(&c->level, SHMP_LEVEL_FULL);
     store_relaxed(&c->queued, MOST_EDGES);
+    if (shmp_sys.write_quiet(fd, zeros, COMPANION_MOST) == -EPIPE &&
+        shmp_sys.fcntl(fd, F_SETPIPE_SZ, SHMP_PAGE) >= 0)
+        store_relaxed(&c->level, SHMP_LEVEL_SHRUNK);
 }
 
-static void leave_one(struct shmp_companion_line *c, int fd)
+/* Some, but not full.  true if it took a read. */
+static bool leave_one(struct shmp_companion_line *c, int fd)
 {
-    unsigned char bytes[4096];
+    unsigned char bytes[COMPANION_MOST];
     int queued = 0;
     shmp_sys.ioctl(fd, FIONREAD, &queued);
-    while (queued > 1) {
-        size_t n = (size_t)queued - 1 < sizeof bytes ? (size_t)queued - 1 : sizeof bytes;
-        long r = shmp_sys.read(fd, bytes, n);
-        if (r <= 0)
-            break;
-        queued -= (int)r;
-    }
+    if (queued > 1)
+        shmp_sys.read(fd, bytes, (size_t)queued - 1 < sizeof bytes ? (size_t)queued - 1
+                                                                   : sizeof bytes);
     if (load_relaxed(&c->level) == SHMP_LEVEL_SHRUNK) /* its one slot stays in use */
         shmp_sys.fcntl(fd, F_SETPIPE_SZ, COMPANION_BYTES);
     store_relaxed(&c->level, SHMP_LEVEL_NOT_FULL);
     store_relaxed(&c->queued, 1);
+    return queued > 1;
 }
 
 static void lock_companion(struct shmp_live *live, struct shmp_companion_line *c)
@@ -132,7 +138,8 @@ static void lock_companion(struct shmp_live *live, struct shmp_companion_line *c
         store_relaxed(&c->level, SHMP_LEVEL_UNKNOWN);
 }
 
-static void sync_locked(struct shmp_header *h, int fd, int mode, bool added)
+static void sync_locked(struct shmp_header *h, int fd, int mode,
+                        enum shmp_sync op)
 {
     struct shmp_companion_line *c = &h->companion;
     uint32_t usage = load_seq_cst(&h->wait.poll_usage);
@@ -142,29 +149,37 @@ static void sync_locked(struct shmp_header *h, int fd, int mode, bool added)
     uint32_t queued = load_relaxed(&c->queued);
     bool empty = shmp_empty(head, tail) && (usage & SHMP_POLL_READERS) != 0;
     bool full = shmp_full(head, tail, max_usage_now(h)) && (usage & SHMP_POLL_WRITERS) != 0;
+    bool told = op != SHMP_SYNC_READ || (usage & SHMP_ASYNC_WRITERS) == 0;
     if (can_read(mode) && empty) {
         drain(fd);
+        told = true;
         store_relaxed(&c->level, SHMP_LEVEL_NOT_FULL);
         store_relaxed(&c->queued, 0);
     } else if (can_read(mode) && !full &&
                (level != SHMP_LEVEL_NOT_FULL || queued > MOST_EDGES / 2)) {
-        leave_one(c, fd);
+        told = leave_one(c, fd) || told;
     }
-    if (!can_write(mode) || empty)
+    if (!told)
+        shmp_sys.read(fd, NOWHERE, 1);
+    if (!can_write(mode))
         return;
     level = load_relaxed(&c->level);
+    queued = load_relaxed(&c->queued);
     if (full && level != SHMP_LEVEL_FULL && level != SHMP_LEVEL_SHRUNK)
         fill(c, fd); /* which is this write's edge, too */
-    else if (added && (full || load_relaxed(&c->queued) < MOST_EDGES) &&
-             shmp_sys.write(fd, zeros, 1) == 1)
-        store_relaxed(&c->queued, load_relaxed(&c->queued) + 1);
+    else if (op != SHMP_SYNC_WRITE)
+        return;
+    else if (!empty && (full || queued < MOST_EDGES))
+        store_relaxed(&c->queued, queued + (shmp_sys.write_quiet(fd, zeros, 1) == 1));
+    else
+        shmp_sys.write_quiet(fd, NOWHERE, 1);
 }
 
-void shmp_companion_sync(struct shmp_live *live, int fd, int mode, bool added)
+void shmp_companion_sync(struct shmp_live *live, int fd, int mode, enum shmp_sync op)
 {
     struct shmp_header *h = live->seg->header;
     lock_companion(live, &h->companion);
-    sync_locked(h, fd, mode, added);
+    sync_locked(h, fd, mode, op);
     shmp_unlock(&h->companion.lock);
 }
 
@@ -188,22 +203,23 @@ void shmp_companion_resized(struct shmp_live *live, int fd, int mode)
         shmp_sys.fcntl(fd, F_SETPIPE_SZ, COMPANION_BYTES * 2);
         store_relaxed(&c->level, SHMP_LEVEL_UNKNOWN);
     } else {
-        sync_locked(h, fd, mode, false);
+        sync_locked(h, fd, mode, SHMP_SYNC_LEVEL);
         if (looked && !full)
             shmp_sys.fcntl(fd, F_SETPIPE_SZ, COMPANION_BYTES);
     }
     shmp_unlock(&c->lock);
 }
 
-void shmp_companion_look(struct shmp_live *live, int fd, int mode)
+void shmp_companion_look(struct shmp_live *live, int fd, int mode, bool async)
 {
     struct shmp_header *h = live->seg->header;
     uint32_t sides = (can_read(mode) ? SHMP_POLL_READERS : 0) |
-                     (can_write(mode) ? SHMP_POLL_WRITERS : 0);
+                     (can_write(mode) ? SHMP_POLL_WRITERS : 0) |
+                     (can_write(mode) && async ? SHMP_ASYNC_WRITERS : 0);
     if ((load_relaxed(&h->wait.poll_usage) & sides) == sides)
         return;
     /* The flag before the look at the ring, in sync; partner: a writer stores head before
      * it loads the flag.  One of the two sees the other (store buffering). */
     fetch_or_seq_cst(&h->wait.poll_usage, sides);
-    shmp_companion_sync(live, fd, mode, false);
+    shmp_companion_sync(live, fd, mode, SHMP_SYNC_LEVEL);
 }

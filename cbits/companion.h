@@ -10,7 +10,7 @@
  *     empty   no byte         a reader: reads everything
  *     some    1..8192 bytes   a writer adds one byte for each write (PL-6, IO-2);
  *                             a reader that leaves "full" reads all bytes but one
- *     full    every slot used a writer: writes until EAGAIN
+ *     full    every slot used a writer: writes more than fits
  *
  * Each transition is made by the side that made the ring's, so it can be made with the
  * descriptor at hand.  For the first look to be so too, a companion that nobody looks at
@@ -47,12 +47,17 @@ static inline bool shmp_companion_is_watched(struct shmp_header *header)
     return load_seq_cst(&header->wait.poll_usage) != 0;
 }
 
-/* Brings the companion to the ring's level; added: this was a write. */
-void shmp_companion_sync(struct shmp_live *live, int fd, int mode, bool added);
+/* Why it is synced: each read and each write is told to whoever looks, also when it changed
+ * nothing; a mere look is not. */
+enum shmp_sync { SHMP_SYNC_LEVEL, SHMP_SYNC_READ, SHMP_SYNC_WRITE };
+
+/* Brings the companion to the ring's level, with exactly one kernel read or write for a read
+ * or write of the ring. */
+void shmp_companion_sync(struct shmp_live *live, int fd, int mode, enum shmp_sync op);
 /* After F_SETPIPE_SZ, which pollers of the write end hear of whatever it changed (CP-8). */
 void shmp_companion_resized(struct shmp_live *live, int fd, int mode);
 
-/* Somebody looks at this end from now on. */
-void shmp_companion_look(struct shmp_live *live, int fd, int mode);
+/* Somebody looks at this end from now on; or, O_ASYNC, wants to be told of each operation. */
+void shmp_companion_look(struct shmp_live *live, int fd, int mode, bool async);
 
 #endif

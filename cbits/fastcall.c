@@ -4,7 +4,7 @@
  * release costs a switch interval of 5 ms.  It is given up to sleep, to spin for longer than
  * a look, and to copy much.
  *
- * EndBase is a subclass of io.RawIOBase with one field.  Everything that is not hot, and
+ * EndBase is a subclass of the C part of io.RawIOBase with one field.  Everything that is not hot, and
  * every error, goes to the Python class above it (_raise).
  */
 #define Py_LIMITED_API 0x030b0000
@@ -190,11 +190,11 @@ static PyObject *read_now(struct shmp_end *end, size_t size, bool slept, ssize_t
     return bytes;
 }
 
-/* Until there is something to read, or the end.  0, or -errno, -EINTR with an exception. */
+/* Until there is something to read, or the end.  0, or -errno, -EINTR with an exception.
+ * The caller holds the end. */
 static ssize_t wait_readable(struct shmp_end *end, bool *slept)
 {
     ssize_t r = 0;
-    shmp_end_hold(end);
     PyThreadState *saved = PyEval_SaveThread();
     bool spun = shmp_spin(end, SHMP_SIDE_READERS);
     PyEval_RestoreThread(saved);
@@ -211,7 +211,6 @@ static ssize_t wait_readable(struct shmp_end *end, bool *slept)
             break;
         r = 0;
     }
-    shmp_end_release(end);
     return r;
 }
 
@@ -235,24 +234,25 @@ static PyObject *base_read(PyObject *self, PyObject *const *args, Py_ssize_t nar
     if (size > 0x7ffff000)
         size = 0x7ffff000;
     bool slept = false;
-    for (;;) {
-        ssize_t r;
-        PyObject *bytes = read_now(end, (size_t)size, slept, &r);
-        if (bytes || r > 0) /* r > 0: out of memory */
-            return bytes;
-        if (r == 0)
-            return PyBytes_FromStringAndSize(NULL, 0);
-        if (r == -EAGAIN)
-            Py_RETURN_NONE;
-        if (r == SHMP_WOULD_SLEEP)
+    ssize_t r;
+    PyObject *bytes = read_now(end, (size_t)size, slept, &r);
+    if (r == SHMP_WOULD_SLEEP) {
+        /* Held from here on: close() in another thread does not end this call (RD-9). */
+        shmp_end_hold(end);
+        while (r == SHMP_WOULD_SLEEP) {
             r = wait_readable(end, &slept);
-        if (r < 0)
-            return r == -EINTR && PyErr_Occurred() ? NULL : os_error(self, r);
-        /* Another thread may have closed the end while we slept. */
-        end = *field(self);
-        if (end == NULL)
-            return closed_error();
+            if (r == 0)
+                bytes = read_now(end, (size_t)size, slept, &r);
+        }
+        shmp_end_release(end);
     }
+    if (bytes || r > 0) /* r > 0: out of memory */
+        return bytes;
+    if (r == 0)
+        return PyBytes_FromStringAndSize(NULL, 0);
+    if (r == -EAGAIN)
+        Py_RETURN_NONE;
+    return r == -EINTR && PyErr_Occurred() ? NULL : os_error(self, r);
 }
 
 PyDoc_STRVAR(read_doc, "read($self, size=-1, /)\n--\n\n"
@@ -286,8 +286,10 @@ static PyObject *make_type(void)
     PyType_Spec spec = {.name = "shmpipe._fastcall.EndBase",
                         .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE,
                         .slots = slots};
-    PyObject *io = PyImport_ImportModule("io");
-    PyObject *raw = io ? PyObject_GetAttrString(io, "RawIOBase") : NULL;
+    /* Not io.RawIOBase: its metaclass has a tp_new, which Python 3.14 refuses here.  The Python
+     * class above derives from both. */
+    PyObject *io = PyImport_ImportModule("_io");
+    PyObject *raw = io ? PyObject_GetAttrString(io, "_RawIOBase") : NULL;
     PyObject *size = raw ? PyObject_GetAttrString(raw, "__basicsize__") : NULL;
     PyObject *bases = size ? PyTuple_Pack(1, raw) : NULL;
     PyObject *type = NULL;

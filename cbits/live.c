@@ -234,7 +234,9 @@ const _Atomic uint32_t *shmp_peer_word(const struct shmp_peer *peer)
     if (peer->page == NULL)
         return NULL;
     /* Different threads take different words: the kernel wakes one sleeper per word. */
-    uint32_t which = ((uint32_t)syscall(SYS_gettid) * 2654435761u >> 16) % SHMP_LIFE_WORDS;
+    static _Thread_local uint32_t which = UINT32_MAX;
+    if (which == UINT32_MAX)
+        which = ((uint32_t)syscall(SYS_gettid) * 2654435761u >> 16) % SHMP_LIFE_WORDS;
     return (const _Atomic uint32_t *)(const void *)(peer->page + peer->word_offset[which]);
 }
 

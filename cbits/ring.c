@@ -196,6 +196,11 @@ ssize_t shmp_ring_available(struct shmp_ring *ring, size_t n)
     struct position p = where(ring);
     size_t sum = 0;
     bool packet = false;
+    if (p.word == 0 || shmp_word_end(p.word) < shmp_word_start(p.word) + p.offset + n) {
+        /* What we remember is not enough for n: the slot may have grown since. */
+        p.head = load_acquire(&ring->header->head); /* T1 before T2, as in find_bytes */
+        p.word = 0;
+    }
     while (sum < n && !packet) {
         int r = find_bytes(ring, &p);
         if (r < 0)

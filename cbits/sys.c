@@ -11,7 +11,12 @@
 #include <sys/mman.h>
 #include <sys/random.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <unistd.h>
+
+#ifndef RWF_NOSIGNAL
+#define RWF_NOSIGNAL 0x100
+#endif
 
 #ifndef SYS_futex_waitv
 #define SYS_futex_waitv 449
@@ -95,6 +100,29 @@ static long sys_read(int fd, void *buffer, size_t count)
 static long sys_write(int fd, const void *buffer, size_t count)
 {
     return result(write(fd, buffer, count));
+}
+
+/* write() to a pipe that raises no SIGPIPE, whatever has become of its readers: the signal
+ * belongs to the ring's writers alone. */
+static long sys_write_quiet(int fd, const void *buffer, size_t count)
+{
+    struct iovec iov = {.iov_base = (void *)(uintptr_t)buffer, .iov_len = count};
+    long r = result(pwritev2(fd, &iov, 1, -1, RWF_NOSIGNAL));
+    if (r != -EOPNOTSUPP && r != -EINVAL)
+        return r;
+    /* Before Linux 6.18: keep the signal from this thread, and take it away if it came. */
+    sigset_t sigpipe;
+    sigset_t before;
+    sigset_t pending;
+    sigemptyset(&sigpipe);
+    sigaddset(&sigpipe, SIGPIPE);
+    sigpending(&pending);
+    pthread_sigmask(SIG_BLOCK, &sigpipe, &before);
+    r = result(write(fd, buffer, count));
+    if (r == -EPIPE && !sigismember(&pending, SIGPIPE))
+        sigtimedwait(&sigpipe, NULL, &(struct timespec){0});
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return r;
 }
 
 static long sys_fcntl(int fd, int command, long argument)

@@ -40,6 +40,7 @@ struct shmp_futex_waitv {
     X(pread, (int fd, void *buffer, size_t count, off_t offset), (fd, buffer, count, offset)) \
     X(read, (int fd, void *buffer, size_t count), (fd, buffer, count))                    \
     X(write, (int fd, const void *buffer, size_t count), (fd, buffer, count))             \
+    X(write_quiet, (int fd, const void *buffer, size_t count), (fd, buffer, count))       \
     X(fcntl, (int fd, int command, long argument), (fd, command, argument))               \
     X(lock, (int fd, int command, struct flock *lock), (fd, command, lock))               \
     X(ioctl, (int fd, unsigned long request, void *argument), (fd, request, argument))    \

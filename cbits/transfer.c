@@ -38,7 +38,7 @@ int shmp_side_lock(struct shmp_end *end, int side, bool may_sleep)
          * companion.  Dies here: the lock is a dead one's again, and the next repairs. */
         shmp_broadcast(h);
         if (shmp_companion_is_watched(h))
-            shmp_companion_sync(&pipe->live, end->fd, end->mode, true);
+            shmp_companion_sync(&pipe->live, end->fd, end->mode, SHMP_SYNC_WRITE);
     }
     if (r < 0)
         shmp_unlock(word);
@@ -115,7 +115,6 @@ ssize_t shmp_write_run(struct shmp_end *end, struct shmp_transfer *op, bool may_
             return broken_pipe(op);
         }
         bool wake = false;
-        size_t before = op->left;
         r = put_all(end, op, &wake);
         bool again = r == 0 && op->left > 0 && (shmp_flags(end) & O_NONBLOCK) != 0;
         if (op->left == 0)
@@ -125,8 +124,10 @@ ssize_t shmp_write_run(struct shmp_end *end, struct shmp_transfer *op, bool may_
         shmp_side_unlock(end, SHMP_SIDE_WRITERS);
         if (wake)
             shmp_queue_wake_one(&h->wait.readable, &h->stats.read_wakes);
-        if (op->left < before && shmp_companion_is_watched(h))
-            shmp_companion_sync(&pipe->live, end->fd, end->mode, true);
+        /* Also after EAGAIN: the kernel tells its pollers of every write that got as far as the
+         * ring (PL-6, IO-2). */
+        if (shmp_companion_is_watched(h))
+            shmp_companion_sync(&pipe->live, end->fd, end->mode, SHMP_SYNC_WRITE);
         if (op->left == 0 || again || r < 0) {
             /* Hand-on (WK-3): it slept, and leaves room behind for the next. */
             if (op->slept && shmp_queue_has_waiters(&h->wait.writable) &&
@@ -194,7 +195,7 @@ static void after_read(struct shmp_end *end, const struct shmp_transfer *op, boo
     if (op->slept && shmp_queue_has_waiters(&h->wait.readable) && !shmp_ring_looks_empty(h))
         shmp_queue_wake_one(&h->wait.readable, &h->stats.read_wakes);
     if (shmp_companion_is_watched(h))
-        shmp_companion_sync(&end->pipe->live, end->fd, end->mode, false);
+        shmp_companion_sync(&end->pipe->live, end->fd, end->mode, SHMP_SYNC_READ);
 }
 
 /* With the read lock held and nothing in the ring: 0 at end of file, else what to return.
@@ -264,6 +265,8 @@ ssize_t shmp_read_begin(struct shmp_end *end, size_t n)
             r = nothing_there(end);
     } while (r == 1);
     shmp_side_unlock(end, SHMP_SIDE_READERS);
+    if (r != SHMP_WOULD_SLEEP && shmp_companion_is_watched(end->pipe->seg.header))
+        shmp_companion_sync(&end->pipe->live, end->fd, end->mode, SHMP_SYNC_READ);
     return r;
 }
 
