@@ -53,7 +53,8 @@ def attach(token: str) -> End:
 
     The descriptors of end.pass_fds() must be open here under the same numbers: inherited through
     subprocess's pass_fds, or through exec.  Each token can be taken up once; the descriptors belong
-    to the new end then, and are not inherited further.
+    to the new end then, and are not inherited further.  Both ends of one pipe share a descriptor:
+    a process that takes up both does so before it closes one.
 
     ValueError if it is no token; OSError: EBADF if the descriptors are not there,
     IncompatibleSegmentError if they are something else, CorruptSegmentError.
