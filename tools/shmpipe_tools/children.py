@@ -66,8 +66,11 @@ class Children:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for child in self._all:
+        # The last one first, and all before any is waited for: nobody should live long enough
+        # to complain about the death of another.
+        for child in reversed(self._all):
             child.kill()
+        for child in self._all:
             child.wait(END_SECONDS)
 
     def start(self, role: str, body: Callable[[], None]) -> Child:
@@ -108,8 +111,9 @@ def _run_and_exit(
     """What the child does: it leaves through os._exit, clean-up and buffers stay the parent's."""
     code = 1
     try:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            if callable(signal.getsignal(number)):  # what the parent ignores, so do we
+                signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, masked)
         gc.disable()
         body()
