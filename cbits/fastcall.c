@@ -7,8 +7,7 @@
  * EndBase is a subclass of the C part of io.RawIOBase with one field.  Everything that is not hot, and
  * every error, goes to the Python class above it (_raise).
  */
-#define Py_LIMITED_API 0x030b0000
-#include <Python.h>
+#include <Python.h> /* the build says which limited API */
 
 #include <errno.h>
 #include <fcntl.h>
@@ -70,10 +69,23 @@ static PyObject *base_detach(PyObject *self, PyObject *unused)
     return PyLong_FromVoidPtr(end);
 }
 
+/* After EINTR: runs the handlers.  false, with an exception set: one raised, or closed the end;
+ * a call does not go on with a closed end, as read(2) would not with a closed descriptor. */
+static bool may_resume(PyObject *self, struct shmp_end *end)
+{
+    if (PyErr_CheckSignals() < 0)
+        return false;
+    if (*field(self) == end)
+        return true;
+    closed_error();
+    return false;
+}
+
 /* One transfer, sleeping if it must.  The interpreter lock is held on entry and on return, and
  * given up in between; signal handlers run between spinning and sleeping and after each
  * EINTR (PEP 475).  Returns what the run returned, or -EINTR with an exception set. */
-static ssize_t run_blocking(struct shmp_end *end, struct shmp_transfer *op, int side)
+static ssize_t run_blocking(PyObject *self, struct shmp_end *end, struct shmp_transfer *op,
+                            int side)
 {
     ssize_t r = SHMP_WOULD_SLEEP;
     bool writing = side == SHMP_SIDE_WRITERS;
@@ -96,22 +108,20 @@ static ssize_t run_blocking(struct shmp_end *end, struct shmp_transfer *op, int 
         saved = PyEval_SaveThread();
         r = writing ? shmp_write_run(end, op, true) : shmp_read_run(end, op, true);
         PyEval_RestoreThread(saved);
-        if (r != -EINTR)
-            break;
-        if (PyErr_CheckSignals() < 0)
+        if (r != -EINTR || !may_resume(self, end))
             break;
     }
     shmp_end_release(end);
     return r;
 }
 
-static ssize_t run(struct shmp_end *end, struct shmp_transfer *op, int side)
+static ssize_t run(PyObject *self, struct shmp_end *end, struct shmp_transfer *op, int side)
 {
     ssize_t r = SHMP_WOULD_SLEEP;
     if (op->left <= KEEP_LOCK_BYTES)
         r = side == SHMP_SIDE_WRITERS ? shmp_write_run(end, op, false)
                                       : shmp_read_run(end, op, false);
-    return r == SHMP_WOULD_SLEEP ? run_blocking(end, op, side) : r;
+    return r == SHMP_WOULD_SLEEP ? run_blocking(self, end, op, side) : r;
 }
 
 static PyObject *count_result(PyObject *self, ssize_t r)
@@ -138,13 +148,13 @@ static PyObject *base_write(PyObject *self, PyObject *data)
         return closed_error();
     if (PyBytes_CheckExact(data)) {
         struct shmp_transfer op = transfer_of(&iov, PyBytes_AsString(data), PyBytes_Size(data));
-        return count_result(self, run(end, &op, SHMP_SIDE_WRITERS));
+        return count_result(self, run(self, end, &op, SHMP_SIDE_WRITERS));
     }
     Py_buffer view;
     if (PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) < 0)
         return NULL;
     struct shmp_transfer op = transfer_of(&iov, view.buf, view.len);
-    ssize_t r = run(end, &op, SHMP_SIDE_WRITERS);
+    ssize_t r = run(self, end, &op, SHMP_SIDE_WRITERS);
     PyBuffer_Release(&view);
     return count_result(self, r);
 }
@@ -159,7 +169,7 @@ static PyObject *base_readinto(PyObject *self, PyObject *buffer)
     if (PyObject_GetBuffer(buffer, &view, PyBUF_WRITABLE) < 0)
         return NULL;
     struct shmp_transfer op = transfer_of(&iov, view.buf, view.len);
-    ssize_t r = run(end, &op, SHMP_SIDE_READERS);
+    ssize_t r = run(self, end, &op, SHMP_SIDE_READERS);
     PyBuffer_Release(&view);
     return count_result(self, r);
 }
@@ -192,7 +202,7 @@ static PyObject *read_now(struct shmp_end *end, size_t size, bool slept, ssize_t
 
 /* Until there is something to read, or the end.  0, or -errno, -EINTR with an exception.
  * The caller holds the end. */
-static ssize_t wait_readable(struct shmp_end *end, bool *slept)
+static ssize_t wait_readable(PyObject *self, struct shmp_end *end, bool *slept)
 {
     ssize_t r = 0;
     PyThreadState *saved = PyEval_SaveThread();
@@ -207,7 +217,7 @@ static ssize_t wait_readable(struct shmp_end *end, bool *slept)
         r = shmp_wait_side(end, SHMP_SIDE_READERS, 0);
         PyEval_RestoreThread(saved);
         *slept = true;
-        if (r != -EINTR)
+        if (r != -EINTR || !may_resume(self, end))
             break;
         r = 0;
     }
@@ -240,7 +250,7 @@ static PyObject *base_read(PyObject *self, PyObject *const *args, Py_ssize_t nar
         /* Held from here on: close() in another thread does not end this call (RD-9). */
         shmp_end_hold(end);
         while (r == SHMP_WOULD_SLEEP) {
-            r = wait_readable(end, &slept);
+            r = wait_readable(self, end, &slept);
             if (r == 0)
                 bytes = read_now(end, (size_t)size, slept, &r);
         }
