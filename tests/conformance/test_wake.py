@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 import select
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -29,6 +29,19 @@ def blocked_readers(spawn: Spawn, reader: End, count: int, size: int = 1) -> lis
         actors.append(spawn(lambda: reader.read(size), keep=reader))
         actors[-1].wait_blocked()
     return actors
+
+
+def staying(operation: Callable[[], object]) -> Callable[[], Iterator[object]]:
+    """The body of an actor that does one operation and then lives on until go().
+
+    A process that ends after its operation rings at the other sleepers of a shmpipe: their
+    order and their rest are tested with and without that.
+    """
+
+    def body() -> Iterator[object]:
+        yield operation()
+
+    return body
 
 
 def blocked_writers(spawn: Spawn, writer: End, count: int, size: int = 1) -> list[Actor]:
@@ -160,6 +173,40 @@ def test_WK_04_sleeping_writers_are_served_in_order(pipes: Pipes, spawn: Spawn) 
         assert len(reader.read(PIPE_BUF)) == PIPE_BUF
         assert quiesce(actors[index:]) == [actor]
         assert actor.result() == PIPE_BUF
+
+
+def test_WK_04_order_of_readers_that_live_on(pipes: Pipes, spawn: Spawn) -> None:
+    reader, writer = pipes.make()
+    actors = []
+    for _ in range(4):
+        actors.append(spawn(staying(lambda: reader.read(1)), keep=reader))
+        actors[-1].wait_blocked()
+    before = [actor.context_switches() for actor in actors]
+    for index, actor in enumerate(actors):
+        writer.write(bytes([index]))
+        assert quiesce(actors[index:]) == [actor]
+        assert actor.receive() == bytes([index])
+        for other, switches in list(zip(actors, before, strict=True))[index + 1 :]:
+            assert other.context_switches() == switches, "exclusive: nobody else was disturbed"
+    for actor in actors:
+        actor.go()
+        actor.result()
+
+
+def test_WK_04_order_of_writers_that_live_on(pipes: Pipes, spawn: Spawn) -> None:
+    reader, writer = pipes.make(slots=1)
+    writer.write(b"f" * PIPE_BUF)
+    actors = []
+    for _ in range(4):
+        actors.append(spawn(staying(lambda: writer.write(b"w" * PIPE_BUF)), keep=writer))
+        actors[-1].wait_blocked()
+    for index, actor in enumerate(actors):
+        assert len(reader.read(PIPE_BUF)) == PIPE_BUF
+        assert quiesce(actors[index:]) == [actor]
+        assert actor.receive() == PIPE_BUF
+    for actor in actors:
+        actor.go()
+        actor.result()
 
 
 def test_WK_05_a_read_that_frees_no_slot_wakes_nobody(pipes: Pipes, spawn: Spawn) -> None:

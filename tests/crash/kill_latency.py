@@ -48,13 +48,13 @@ def measure(pipes: Pipes, what: str) -> float:
     survivor = spawn(pipes, wait, mine)
     others.close()
     survivor.wait_blocked()
+    killing = time.monotonic()  # before, because kill() may return after the survivor woke
     victim.kill()
-    killed = time.monotonic()
     returned = survivor.result()
     victim.dispose()
     mine.close()
     assert isinstance(returned, float)
-    return returned - killed
+    return returned - killing
 
 
 def spawn(pipes: Pipes, body: object, keep: End) -> ProcessActor:

@@ -22,7 +22,7 @@ from support.scale import rounds
 SpawnProcess = Callable[..., ProcessActor]
 
 KILLS = max(30, rounds(30))
-MEDIAN_LIMIT = 1e-3  # seconds, for shmpipe: from the return of kill() to the return of read()
+MEDIAN_LIMIT = 1e-3  # seconds, for shmpipe: from the call of kill() to the return of read()
 
 # What the victim does when the signal comes.
 victims = pytest.mark.parametrize("victim", ["idle", "blocked"])
@@ -55,7 +55,7 @@ def start_victim(processes: SpawnProcess, end: End, how: str) -> ProcessActor:
 
 @pytest.mark.parametrize("what", ["eof", "epipe"])
 def test_the_survivor_knows_at_once(backend: Backend, what: str) -> None:
-    """From the return of kill() to the return of the read or write that was asleep."""
+    """From the call of kill() to the return of the read or write that was asleep."""
     program = Path(__file__).with_name("kill_latency.py")
     outcome = subprocess.run(
         [sys.executable, str(program), backend.name, what, str(KILLS)],

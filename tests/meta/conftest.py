@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from support.run import RUN_VARIABLE
+
 TESTS = Path(__file__).resolve().parent.parent
 
 RunPytest = Callable[..., subprocess.CompletedProcess[str]]
@@ -25,7 +27,7 @@ def run_pytest(tmp_path: Path) -> RunPytest:
             [*command, "test_inner.py"],
             cwd=tmp_path,
             env={
-                **os.environ,
+                **{key: value for key, value in os.environ.items() if key != RUN_VARIABLE},
                 "PYTHONPATH": str(TESTS),
                 "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
                 **environment,
