@@ -131,7 +131,7 @@ def test_the_whole_demonstration_ends_well(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
-    assert "A is dead (killed by SIGKILL)" in done.stdout
+    assert "is dead (killed by SIGKILL)" in done.stdout
     assert done.stdout.count("↑ tail") >= 1
 
 

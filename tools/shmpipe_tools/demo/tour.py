@@ -10,13 +10,16 @@ from rich.console import Console
 from rich.table import Table
 
 from shmpipe import inspect
+from shmpipe_tools.children import Child
 from shmpipe_tools.demo import corpus as corpora
 from shmpipe_tools.demo.account import Account, settle
 from shmpipe_tools.demo.corpus import Corpus
 from shmpipe_tools.demo.delivery import Delivery, deliver
 from shmpipe_tools.demo.streams import KernelPipe, NamedSharedPipe, Stream
 from shmpipe_tools.failure import Failure
+from shmpipe_tools.inspect.discover import find_pipe
 from shmpipe_tools.inspect.picture import RingPicture
+from shmpipe_tools.inspect.report import report
 from shmpipe_tools.output import plain_table
 from shmpipe_tools.sizes import format_size
 
@@ -38,7 +41,7 @@ def demonstrate(screen: Console) -> None:
     seconds = compare_with_the_kernel(screen, corpus)
     killed = kill_a_consumer(screen, corpus)
     screen.print("Packets, and who took them:")
-    screen.print(account_table({"watched": watched, "A killed half-way": killed}))
+    screen.print(account_table({"watched": watched, "one killed half-way": killed}))
     screen.print("\nThe same job on both pipes, from the first write to the last end of file:")
     screen.print(speed_table(corpus, seconds))
 
@@ -53,11 +56,16 @@ def show_the_ring(screen: Console, corpus: Corpus) -> Account:
     due = [share * len(corpus.packets) for share in PICTURES_AT]
 
     def look(delivery: Delivery) -> None:
-        if due and delivery.taken >= due[0]:
-            screen.print(RingPicture(inspect.snapshot(stream.name)))
-            screen.print()
-            while due and delivery.taken >= due[0]:
-                due.pop(0)
+        if not due or delivery.taken < due[0]:
+            return
+        while due and delivery.taken >= due[0]:
+            due.pop(0)
+        snapshot = inspect.snapshot(stream.name)
+        if due:
+            screen.print(RingPicture(snapshot))
+        else:  # the last time everything
+            screen.print(*report(find_pipe(stream.name), snapshot), sep="\n")
+        screen.print()
 
     account = settle(deliver(stream, corpus, look))
     _demand(account)
@@ -83,25 +91,33 @@ def compare_with_the_kernel(screen: Console, corpus: Corpus) -> dict[str, list[f
 
 def kill_a_consumer(screen: Console, corpus: Corpus) -> Account:
     """Part three: kill -9 for one consumer in the middle of its work."""
-    screen.print("3. The same, and consumer A is killed with SIGKILL when half has arrived.\n")
-
-    def strike(delivery: Delivery) -> None:
-        if delivery.taken >= len(corpus.packets) // 2:
-            delivery.consumers[0].kill()
-
+    screen.print(
+        "3. The same, and when half has arrived the consumer that took more is killed "
+        "with SIGKILL.\n"
+    )
     for _ in range(KILL_ATTEMPTS):
+        victims: list[Child] = []
+
+        def strike(delivery: Delivery, victims: list[Child] = victims) -> None:
+            if not victims and delivery.taken >= len(corpus.packets) // 2:
+                first, second = delivery.journals
+                victims.append(delivery.consumers[int(second.taken > first.taken)])
+                victims[0].kill()
+
         delivery = deliver(_named_pipe(), corpus, strike)
-        victim = delivery.consumers[0]
-        account = settle(delivery, killed=victim)
+        account = settle(delivery, killed=victims[0] if victims else None)
         _demand(account)
-        if victim.status:  # 0: it had finished before the signal came
+        if victims and victims[0].status:  # 0: it had finished before the signal came
             break
     else:
-        raise Failure(f"demo: consumer A finished before the kill, {KILL_ATTEMPTS} times")
+        raise Failure(f"demo: all was over before the kill, {KILL_ATTEMPTS} times")
+    dead = delivery.consumers.index(victims[0])
     in_hand = f", and {account.in_hand} more was in its hand" if account.in_hand else ""
     screen.print(
-        f"   A is dead ({victim.fate}) and had taken {account.taken[0]} packets{in_hand}.\n"
-        f"   B took the other {account.taken[1]}; the producer never noticed.  Nothing is lost.\n"
+        f"   {'AB'[dead]} is dead ({victims[0].fate}) and had taken {account.taken[dead]} "
+        f"packets{in_hand}.\n"
+        f"   {'BA'[dead]} took the other {account.taken[1 - dead]}; the producer never noticed.  "
+        "Nothing is lost.\n"
     )
     return account
 

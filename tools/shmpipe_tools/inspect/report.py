@@ -24,8 +24,9 @@ def report(location: Location, snapshot: Snapshot) -> Iterator[RenderableType]:
     yield _sides(snapshot)
     yield Text()
     yield _holders(snapshot)
-    yield Text()
-    yield from _remarks(snapshot)
+    for remark in _remarks(snapshot):
+        yield Text()
+        yield remark
 
 
 def process_text(process: Process) -> str:
