@@ -369,6 +369,9 @@ shmp_end *shmp_import(const struct shmp_token *token)
     if (answer(r) < 0)
         return NULL;
     end->deaf = h.kind == SHMP_KIND_NAMED && end->mode == O_RDONLY;
+    /* They had to be inheritable to come here, and shall not go on by accident. */
+    shmp_sys.fcntl(end->fd, F_SETFD, FD_CLOEXEC);
+    shmp_sys.fcntl(end->pipe->seg.fd, F_SETFD, FD_CLOEXEC);
     return end;
 }
 

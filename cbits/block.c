@@ -5,6 +5,8 @@
 #include "sys.h"
 #include "wait.h"
 
+int (*shmp_on_tick)(void);
+
 #define SPIN_NS UINT64_C(50000) /* one wake latency: what a sleep would cost anyway */
 
 static struct shmp_queue *queue_of(struct shmp_header *h, int side)
@@ -115,7 +117,7 @@ int shmp_wait_side(struct shmp_end *end, int side, uint64_t deadline_ns)
         shmp_watch_release(&watch, &pipe->live);
         if (go_on) /* data wins over a signal and over the clock (SG-4) */
             return 0;
-        if (woken == SHMP_SIGNAL)
+        if (woken == SHMP_SIGNAL || (pace.safety && shmp_on_tick && shmp_on_tick() < 0))
             return -EINTR;
         if (woken == SHMP_LATE)
             return -ETIMEDOUT;

@@ -69,11 +69,11 @@ static PyObject *base_detach(PyObject *self, PyObject *unused)
     return PyLong_FromVoidPtr(end);
 }
 
-/* After EINTR: runs the handlers.  false, with an exception set: one raised, or closed the end;
+/* After EINTR: runs the handlers, unless one has raised already (on_tick).  false, with an exception set: one raised, or closed the end;
  * a call does not go on with a closed end, as read(2) would not with a closed descriptor. */
 static bool may_resume(PyObject *self, struct shmp_end *end)
 {
-    if (PyErr_CheckSignals() < 0)
+    if (PyErr_Occurred() || PyErr_CheckSignals() < 0)
         return false;
     if (*field(self) == end)
         return true;
@@ -124,13 +124,24 @@ static ssize_t run(PyObject *self, struct shmp_end *end, struct shmp_transfer *o
     return r == SHMP_WOULD_SLEEP ? run_blocking(self, end, op, side) : r;
 }
 
+static int on_tick(void)
+{
+    PyGILState_STATE state = PyGILState_Ensure();
+    int r = PyErr_CheckSignals();
+    PyGILState_Release(state);
+    return r;
+}
+
 static PyObject *count_result(PyObject *self, ssize_t r)
 {
+    /* A handler raised: what was moved before is lost to the caller, as with os.write (SG-2). */
+    if (PyErr_Occurred())
+        return NULL;
     if (r >= 0)
         return PyLong_FromSsize_t(r);
     if (r == -EAGAIN)
         Py_RETURN_NONE;
-    return r == -EINTR && PyErr_Occurred() ? NULL : os_error(self, r);
+    return os_error(self, r);
 }
 
 static struct shmp_transfer transfer_of(struct iovec *iov, void *bytes, Py_ssize_t count)

@@ -139,6 +139,11 @@ bool shmp_spin(struct shmp_end *end, int side);
 /* Sleeps until the side can go on, or would see the end.  0, -EINTR, -ETIMEDOUT. */
 int shmp_wait_side(struct shmp_end *end, int side, uint64_t deadline_ns);
 
+/* For language bindings: called about once a second by a sleeper that holds nothing.  Below 0
+ * ends the wait with -EINTR.  A signal that came between the binding's last look and the sleep
+ * is noticed here (H50). */
+extern int (*shmp_on_tick)(void);
+
 /* ---- capacity.c: size and contents -------------------------------------------------- */
 
 long shmp_capacity_get(struct shmp_end *end);
