@@ -337,6 +337,7 @@ int shmp_install_fast(void)
     PyObject *type = module ? make_type() : NULL;
     if (type && PyObject_SetAttrString(module, "EndBase", type) == 0)
         r = 0;
+    shmp_on_tick = on_tick;
     Py_XDECREF(type);
     if (PyErr_Occurred())
         PyErr_Print();
