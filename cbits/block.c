@@ -44,13 +44,18 @@ static bool spin_for(struct shmp_header *h, int side, int looks)
 #define SHORT_WAIT 6  /* looks, about 150 ns */
 #define LONG_LOOKS 32 /* between two looks at the clock */
 
+bool shmp_can_spin(struct shmp_end *end, int side)
+{
+    struct shmp_header *h = end->pipe->seg.header;
+    /* On one CPU the other side can only run when we do not (limits 3j). */
+    return load_relaxed(side == SHMP_SIDE_READERS ? &h->w.cpu : &h->r.cpu) != shmp_cpu();
+}
+
 bool shmp_spin(struct shmp_end *end, int side)
 {
     struct shmp_header *h = end->pipe->seg.header;
-    _Atomic uint32_t *other = side == SHMP_SIDE_READERS ? &h->w.cpu : &h->r.cpu;
     uint64_t until = 0;
-    /* On one CPU the other side can only run when we do not (limits 3j). */
-    if (load_relaxed(other) == shmp_cpu())
+    if (!shmp_can_spin(end, side))
         return ready(h, side);
     if (end->streaming)
         for (int i = 0; i < STAY_AWAY; i++)
@@ -62,7 +67,7 @@ bool shmp_spin(struct shmp_end *end, int side)
         uint64_t now = shmp_now_ns();
         if (until == 0)
             until = now + SPIN_NS;
-        else if (now >= until || load_relaxed(other) == shmp_cpu())
+        else if (now >= until || !shmp_can_spin(end, side))
             return false;
     }
     return true;
@@ -86,7 +91,6 @@ int shmp_wait_side(struct shmp_end *end, int side, uint64_t deadline_ns)
     struct shmp_watch watch;
     int other = side == SHMP_SIDE_READERS ? SHMP_SIDE_WRITERS : SHMP_SIDE_READERS;
 
-    shmp_live_renew(&pipe->live);
     for (;;) {
         /* Announce, then gather whom to watch, then look: a holder that attaches after the
          * gathering changes the epoch, a publish after the look finds us registered. */
@@ -121,5 +125,7 @@ int shmp_wait_side(struct shmp_end *end, int side, uint64_t deadline_ns)
             return -EINTR;
         if (woken == SHMP_LATE)
             return -ETIMEDOUT;
+        /* A long wait: time to see to it that others can watch us. */
+        shmp_live_renew(&pipe->live);
     }
 }

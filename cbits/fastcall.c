@@ -216,9 +216,13 @@ static PyObject *read_now(struct shmp_end *end, size_t size, bool slept, ssize_t
 static ssize_t wait_readable(PyObject *self, struct shmp_end *end, bool *slept)
 {
     ssize_t r = 0;
-    PyThreadState *saved = PyEval_SaveThread();
-    bool spun = shmp_spin(end, SHMP_SIDE_READERS);
-    PyEval_RestoreThread(saved);
+    PyThreadState *saved;
+    bool spun = false;
+    if (shmp_can_spin(end, SHMP_SIDE_READERS)) {
+        saved = PyEval_SaveThread();
+        spun = shmp_spin(end, SHMP_SIDE_READERS);
+        PyEval_RestoreThread(saved);
+    }
     while (!spun && r == 0) {
         if (PyErr_CheckSignals() < 0) {
             r = -EINTR;

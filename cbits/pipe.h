@@ -136,6 +136,7 @@ void shmp_read_abandon(struct shmp_end *end);
 /* Spins for about one wake latency if the other side runs on another CPU (D7).
  * true: worth another try. */
 bool shmp_spin(struct shmp_end *end, int side);
+bool shmp_can_spin(struct shmp_end *end, int side);
 /* Sleeps until the side can go on, or would see the end.  0, -EINTR, -ETIMEDOUT. */
 int shmp_wait_side(struct shmp_end *end, int side, uint64_t deadline_ns);
 
