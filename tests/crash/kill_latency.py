@@ -1,5 +1,8 @@
 """Program: how long after SIGKILL of the last holder does the survivor know?  JSON on stdout.
 
+Two lists of seconds, taken in turns: of the backend, and of os.pipe on the same machine in the
+same minute.
+
 A program of its own, because the kernel frees a dead process's memory before it closes its
 descriptors: the victim must be a small process, not the copy of a whole test run.
 
@@ -16,7 +19,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from conformance.backends import ALL, Pipes
+from conformance.backends import ALL, OsPipe, Pipes
 from conformance.ends import PIPE_BUF, End
 from support.actors import ProcessActor
 
@@ -65,5 +68,9 @@ def spawn(pipes: Pipes, body: object, keep: End) -> ProcessActor:
 
 if __name__ == "__main__":
     backend = next(backend for backend in ALL if backend.name == sys.argv[1])
-    with Pipes(backend) as all_pipes:
-        print(json.dumps([measure(all_pipes, sys.argv[2]) for _ in range(int(sys.argv[3]))]))
+    latencies: tuple[list[float], list[float]] = ([], [])
+    with Pipes(backend) as measured, Pipes(OsPipe()) as control:
+        for _ in range(int(sys.argv[3])):
+            latencies[0].append(measure(measured, sys.argv[2]))
+            latencies[1].append(measure(control, sys.argv[2]))
+    print(json.dumps(latencies))

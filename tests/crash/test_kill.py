@@ -22,7 +22,8 @@ from support.scale import rounds
 SpawnProcess = Callable[..., ProcessActor]
 
 KILLS = max(30, rounds(30))
-MEDIAN_LIMIT = 1e-3  # seconds, for shmpipe: from the call of kill() to the return of read()
+# Seconds, on a machine with nothing else to do: from the call of kill() to the return of read().
+MEDIAN_LIMIT = 1e-3
 
 # What the victim does when the signal comes.
 victims = pytest.mark.parametrize("victim", ["idle", "blocked"])
@@ -63,17 +64,23 @@ def test_the_survivor_knows_at_once(backend: Backend, what: str) -> None:
         timeout=50,
         check=True,
     )
-    latencies = json.loads(outcome.stdout)
-    assert len(latencies) == KILLS
+    latencies, control = json.loads(outcome.stdout)
+    assert len(latencies) == len(control) == KILLS
+    figures = f"{backend.name}: {what}, {KILLS} kills, ms: {distribution(latencies)}"
+    figures += f"; os.pipe meanwhile: {distribution(control)}"
+    print(figures)
+    if backend.shm:
+        # Most of the time is the kernel's, which frees the victim's memory first.
+        assert statistics.median(latencies) <= max(MEDIAN_LIMIT, 2 * statistics.median(control))
+    assert max(latencies) < 1.0
+
+
+def distribution(latencies: list[float]) -> str:
     ordered = sorted(1e3 * latency for latency in latencies)
-    figures = " ".join(
-        f"{name} {ordered[min(KILLS - 1, int(part * KILLS))]:.3f}"
+    return " ".join(
+        f"{name} {ordered[min(len(ordered) - 1, int(part * len(ordered)))]:.3f}"
         for name, part in (("min", 0.0), ("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("max", 1.0))
     )
-    print(f"{backend.name}: {what} after SIGKILL, {KILLS} kills, ms: {figures}")
-    if backend.shm:
-        assert statistics.median(latencies) <= MEDIAN_LIMIT, figures
-    assert max(latencies) < 1.0, figures
 
 
 @victims

@@ -42,7 +42,9 @@ class Actor(ABC):
     def wait_blocked(self, seconds: float = 10.0) -> proc.Sleep:
         """Wait until the body sleeps in a pipe-like system call."""
         sleep = self.settle(seconds)
-        assert sleep is not None, f"actor {self.tid} has something to say instead of blocking"
+        if sleep is None:
+            kind, value = self._message(seconds)
+            raise AssertionError(f"instead of blocking, actor {self.tid} {kind} {value!r}")
         return sleep
 
     def settle(self, seconds: float = 10.0) -> proc.Sleep | None:
