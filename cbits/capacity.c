@@ -81,13 +81,8 @@ static int move_ring(struct shmp_pipe *pipe, struct shmp_shape *shape, uint32_t 
     uint64_t new_bytes = shmp_area_bytes(new_size);
     uint64_t offset = SHMP_FIXED_BYTES + new_bytes <= old_offset ? SHMP_FIXED_BYTES
                                                                  : old_offset + old_bytes;
-    struct stat st;
     unsigned char *base;
-    long r = shmp_sys.fstat(seg->fd, &st);
-    if (r == 0 && offset + new_bytes > (uint64_t)st.st_size)
-        r = shmp_seg_grow(seg->fd, seg->kind, offset + new_bytes);
-    else if (r == 0 && seg->kind == SHMP_KIND_NAMED) /* a part that was given back before */
-        r = shmp_seg_grow(seg->fd, seg->kind, (uint64_t)st.st_size);
+    long r = shmp_seg_reserve(seg->fd, seg->kind, offset, new_bytes);
     if (r == 0)
         r = shmp_area_map(seg->fd, offset, new_size, &base);
     if (r < 0)

@@ -144,7 +144,7 @@ static struct position where(struct shmp_ring *ring)
 static int find_bytes(struct shmp_ring *ring, struct position *p)
 {
     struct shmp_header *h = ring->header;
-    for (;;) {
+    for (uint32_t stepped = 0; stepped <= ring->ring_size; stepped++) {
         if (p->tail == p->head || shmp_occupancy(p->head, p->tail) > ring->ring_size) {
             /* T1: head before the slot's word (D2): in the other order we could hold an old
              * end, see the new head, and step over what was merged in between. */
@@ -168,6 +168,7 @@ static int find_bytes(struct shmp_ring *ring, struct position *p)
         p->offset = 0;
         p->word = 0;
     }
+    return -SHMP_ECORRUPT; /* more of them than there are slots: somebody feeds us for ever */
 }
 
 /* The reader has taken all it knows of the tail slot.  true: the slot is done.  false: it

@@ -60,15 +60,20 @@ size_t shmp_area_span(uint32_t ring_size)
     return shmp_area_bytes(ring_size) + shmp_data_bytes(ring_size);
 }
 
-int shmp_seg_grow(int fd, uint32_t kind, uint64_t bytes)
+int shmp_seg_reserve(int fd, uint32_t kind, uint64_t offset, uint64_t bytes)
 {
-    if (kind == SHMP_KIND_ANONYMOUS)
-        return (int)shmp_sys.ftruncate(fd, (off_t)bytes);
     long r;
+    if (kind == SHMP_KIND_ANONYMOUS) {
+        struct stat st;
+        r = shmp_sys.fstat(fd, &st);
+        if (r == 0 && (uint64_t)st.st_size < offset + bytes)
+            r = shmp_sys.ftruncate(fd, (off_t)(offset + bytes));
+        return (int)r;
+    }
     /* A large allocation is cut short by every signal and keeps what it has got, so
      * trying again makes progress. */
     do
-        r = shmp_sys.fallocate(fd, 0, 0, (off_t)bytes);
+        r = shmp_sys.fallocate(fd, 0, (off_t)offset, (off_t)bytes);
     while (r == -EINTR);
     return (int)r;
 }
@@ -124,7 +129,7 @@ int shmp_seg_format(int fd, uint32_t kind, const char *name, uint64_t instance,
     if (slots == 0)
         return -EPERM;
     size_t bytes = SHMP_FIXED_BYTES + shmp_area_bytes(slots);
-    int r = shmp_seg_grow(fd, kind, bytes);
+    int r = shmp_seg_reserve(fd, kind, 0, bytes);
     if (r < 0)
         return r;
     size_t mapped = SHMP_FIXED_BYTES + shmp_words_bytes(slots);

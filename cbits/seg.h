@@ -80,9 +80,9 @@ struct shmp_shape {
 };
 int shmp_shape_read(struct shmp_header *header, uint64_t file_bytes, struct shmp_shape *shape);
 
-/* ftruncate for a memfd, fallocate for a named object: a full /dev/shm is ENOSPC now
- * and not SIGBUS later (D12). */
-int shmp_seg_grow(int fd, uint32_t kind, uint64_t bytes);
+/* Makes a part of the file usable: ftruncate for a memfd, fallocate for a named object, so
+ * that a full /dev/shm is ENOSPC now and not SIGBUS later (D12). */
+int shmp_seg_reserve(int fd, uint32_t kind, uint64_t offset, uint64_t bytes);
 
 /* Maps [words | data | data again] of an area. */
 int shmp_area_map(int fd, uint64_t offset, uint32_t ring_size, unsigned char **base);
