@@ -82,6 +82,35 @@ static void judge_lost_wake(struct shmp_header *h, const _Atomic uint32_t *word,
         fetch_add_relaxed(&h->stats.slice_found_work, 1);
 }
 
+/* In a dialogue on one CPU each sleep takes a few microseconds, and gathering whom to watch
+ * takes a good part of that.  While the last sleep was brief the next one begins with a wait on
+ * the queue word alone.  For so long a death may go unnoticed; but a nearer timer would be the
+ * CPU's next one to fire, and programming that costs more than the gathering (decision 0010). */
+#define BRIEF_NS UINT64_C(30000)
+#define BRIEF_SLICE_NS UINT64_C(10000000)
+
+/* true: the wait is over, *r is what it returns. */
+static bool wait_briefly(struct shmp_end *end, int side, int *r)
+{
+    struct shmp_header *h = end->pipe->seg.header;
+    struct shmp_queue *queue = queue_of(h, side);
+    uint32_t epoch = shmp_queue_register(queue);
+    bool go_on = ready(h, side);
+    long woken = -EAGAIN;
+    if (!go_on) {
+        uint64_t start = shmp_now_ns();
+        struct timespec until = shmp_timespec(start + BRIEF_SLICE_NS);
+        fetch_add_relaxed(side == SHMP_SIDE_READERS ? &h->r.sleeps : &h->w.sleeps, 1);
+        woken = shmp_sys.futex_wait(shmp_queue_word(queue), epoch, &until);
+        end->brief = shmp_now_ns() - start < BRIEF_NS;
+        go_on = ready(h, side);
+    }
+    if (woken != 0) /* not chosen; if the epoch has moved, this does nothing (I3) */
+        shmp_queue_leave(queue, epoch);
+    *r = !go_on && woken == -EINTR ? -EINTR : 0;
+    return go_on || woken == -EINTR;
+}
+
 int shmp_wait_side(struct shmp_end *end, int side, uint64_t deadline_ns)
 {
     struct shmp_pipe *pipe = end->pipe;
@@ -90,7 +119,10 @@ int shmp_wait_side(struct shmp_end *end, int side, uint64_t deadline_ns)
     struct shmp_pace pace = {0};
     struct shmp_watch watch;
     int other = side == SHMP_SIDE_READERS ? SHMP_SIDE_WRITERS : SHMP_SIDE_READERS;
+    int r;
 
+    if (end->brief && deadline_ns == 0 && wait_briefly(end, side, &r))
+        return r;
     for (;;) {
         /* Announce, then gather whom to watch, then look: a holder that attaches after the
          * gathering changes the epoch, a publish after the look finds us registered. */
@@ -111,9 +143,11 @@ int shmp_wait_side(struct shmp_end *end, int side, uint64_t deadline_ns)
             continue;
         }
         fetch_add_relaxed(side == SHMP_SIDE_READERS ? &h->r.sleeps : &h->w.sleeps, 1);
+        uint64_t start = shmp_now_ns();
         enum shmp_woken woken =
             shmp_watch_sleep(&watch, shmp_queue_word(queue), epoch, deadline_ns, &pace);
         bool go_on = ready(h, side);
+        end->brief = shmp_now_ns() - start < BRIEF_NS;
         if (go_on && pace.safety)
             judge_lost_wake(h, shmp_queue_word(queue), epoch);
         if (woken != SHMP_WOKEN && woken != SHMP_CHANGED)
