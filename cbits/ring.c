@@ -137,6 +137,10 @@ static struct position where(struct shmp_ring *ring)
                          .offset = SHMP_TAIL_OFFSET(tail),
                          .head = load_relaxed(&h->r.head_seen),
                          .word = load_relaxed(&h->r.word_seen)};
+    /* What is remembered lies in shared memory, too: rubbish is not believed but looked up,
+     * with find_bytes's checks (D12). */
+    if (shmp_word_end(p.word) > SHMP_SLOT_SIZE || p.offset > SHMP_SLOT_SIZE)
+        p.word = 0;
     return p;
 }
 
@@ -313,15 +317,17 @@ void shmp_ring_forget(struct shmp_header *h, bool read_side)
 void shmp_ring_unseal(struct shmp_ring *ring)
 {
     struct shmp_header *h = ring->header;
-    uint32_t tail = SHMP_TAIL_INDEX(load_relaxed(&h->tail));
-    if (tail == load_acquire(&h->head))
+    uint32_t head = load_acquire(&h->head);
+    if (SHMP_TAIL_INDEX(load_relaxed(&h->tail)) == head)
         return; /* consumed and sealed: I5 wants the seal */
-    /* T3 without T4: take the seal off, so that the kernel's merge rule holds again.  A
+    /* T3 without T4: take the seal off, so that the kernel's merge rule holds again.  It is on
+     * the newest slot, which need not be the tail's: a step may take several.  A
      * compare-and-swap, as a writer may be merging; and if the slot is not the newest any
      * more, the flag has no meaning. */
-    uint32_t word = load_relaxed(word_of(ring, tail));
+    _Atomic uint32_t *slot = word_of(ring, head - 1);
+    uint32_t word = load_relaxed(slot);
     while ((word & SHMP_WORD_SEALED) != 0 && (word & SHMP_WORD_CAN_MERGE) != 0 &&
-           !cas_seq_cst32(word_of(ring, tail), &word, word & ~SHMP_WORD_SEALED))
+           !cas_seq_cst32(slot, &word, word & ~SHMP_WORD_SEALED))
         ;
 }
 
