@@ -69,7 +69,7 @@ def test_the_survivor_knows_at_once(backend: Backend, what: str) -> None:
     figures = f"{backend.name}: {what}, {KILLS} kills, ms: {distribution(latencies)}"
     figures += f"; os.pipe meanwhile: {distribution(control)}"
     print(figures)
-    if backend.shm:
+    if backend.shm and what == "eof":
         # Most of the time is the kernel's, which frees the victim's memory first.
         assert statistics.median(latencies) <= max(MEDIAN_LIMIT, 2 * statistics.median(control))
     assert max(latencies) < 1.0
