@@ -182,7 +182,7 @@ struct shmp_companion_line {
     _Atomic uint32_t lock;
     _Atomic uint32_t level;  /* SHMP_LEVEL_*: whether the kernel pipe is full */
     _Atomic uint32_t queued; /* bytes in it, an upper bound */
-    _Atomic uint32_t reserved;
+    _Atomic uint32_t in_step; /* the sides of poll_usage whose level has been set once */
 };
 
 struct shmp_stats_line {

@@ -186,6 +186,7 @@ int shmp_incarnate(struct shmp_end *end)
                                                                  : shape.ring_size;
             shmp_ring_clear(&pipe->seg.write_side);
             store_relaxed(&h->wait.poll_usage, 0);
+            store_relaxed(&h->companion.in_step, 0);
             store_relaxed(&h->companion.level, SHMP_LEVEL_UNKNOWN);
             publish_geometry(h, &shape);
             /* Last: a process that dies before this leaves the kernel's pipe fresh, or gone,

@@ -82,24 +82,6 @@ static void drain(int fd)
     shmp_sys.read(fd, bytes, sizeof bytes);
 }
 
-bool shmp_companion_never_had_writers(struct shmp_live *live, int fd)
-{
-    struct shmp_header *h = live->seg->header;
-    unsigned char byte;
-    bool gone = false;
-    shmp_lock(live, &h->companion.lock, true);
-    if (shmp_ring_looks_empty(h)) {
-        drain(fd);
-        gone = shmp_sys.read(fd, &byte, 1) == 0;
-        /* The waiting byte is gone, and we cannot put it back: in step from now on. */
-        if (!gone)
-            fetch_or_seq_cst(&h->wait.poll_usage, SHMP_POLL_READERS);
-        store_relaxed(&h->companion.queued, 0);
-    }
-    shmp_unlock(&h->companion.lock);
-    return gone;
-}
-
 static uint32_t max_usage_now(struct shmp_header *h)
 {
     return load_relaxed(&h->geometry[load_acquire(&h->wait.geometry_gen) & 1].max_usage);
@@ -136,6 +118,27 @@ static void lock_companion(struct shmp_live *live, struct shmp_companion_line *c
 {
     if (shmp_lock(live, &c->lock, true) == SHMP_LOCKED_FROM_DEAD)
         store_relaxed(&c->level, SHMP_LEVEL_UNKNOWN);
+}
+
+bool shmp_companion_never_had_writers(struct shmp_live *live, int fd)
+{
+    struct shmp_header *h = live->seg->header;
+    unsigned char byte;
+    bool gone = false;
+    lock_companion(live, &h->companion);
+    /* Draining takes the waiting byte, which a reader cannot put back: so the level must be
+     * kept from now on, and the flag comes first (a writer stores head, then loads it). */
+    uint32_t before = fetch_or_seq_cst(&h->wait.poll_usage, SHMP_POLL_READERS);
+    if (shmp_ring_looks_empty(h)) {
+        drain(fd);
+        store_relaxed(&h->companion.queued, 0);
+        gone = shmp_sys.read(fd, &byte, 1) == 0;
+    }
+    /* Without writers nobody missed it, and the next one brings a byte (prime). */
+    if (gone && (before & SHMP_POLL_READERS) == 0)
+        atomic_fetch_and(&h->wait.poll_usage, ~SHMP_POLL_READERS);
+    shmp_unlock(&h->companion.lock);
+    return gone;
 }
 
 static void sync_locked(struct shmp_header *h, int fd, int mode,
@@ -213,13 +216,20 @@ void shmp_companion_resized(struct shmp_live *live, int fd, int mode)
 void shmp_companion_look(struct shmp_live *live, int fd, int mode, bool async)
 {
     struct shmp_header *h = live->seg->header;
+    struct shmp_companion_line *c = &h->companion;
     uint32_t sides = (can_read(mode) ? SHMP_POLL_READERS : 0) |
                      (can_write(mode) ? SHMP_POLL_WRITERS : 0) |
                      (can_write(mode) && async ? SHMP_ASYNC_WRITERS : 0);
-    if ((load_relaxed(&h->wait.poll_usage) & sides) == sides)
+    /* Acquire: whoever sees a side in step sees a companion that is. */
+    if ((load_acquire(&c->in_step) & sides) == sides)
         return;
+    lock_companion(live, c);
     /* The flag before the look at the ring, in sync; partner: a writer stores head before
      * it loads the flag.  One of the two sees the other (store buffering). */
     fetch_or_seq_cst(&h->wait.poll_usage, sides);
-    shmp_companion_sync(live, fd, mode, SHMP_SYNC_LEVEL);
+    sync_locked(h, fd, mode, SHMP_SYNC_LEVEL);
+    /* Last, and a word of its own: dies before, and the next to look does all of this again,
+     * instead of trusting a level that nobody has set. */
+    store_release(&c->in_step, load_relaxed(&c->in_step) | sides);
+    shmp_unlock(&c->lock);
 }
