@@ -1,0 +1,457 @@
+/* test_live.c - process records and the holder table: who holds the pipe, and who is dead for sure. */
+#include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
+#include <sys/mman.h>
+
+#include "pipe.h"
+#include "record.h"
+#include "sys.h"
+#include "unit.h"
+
+static shmp_end *ends[2];
+
+static void make_pipe(int flags)
+{
+    CHECK_EQ(shmp_pipe2(ends, flags), 0);
+}
+
+static void close_pipe(void)
+{
+    CHECK_EQ(shmp_close(ends[0]), 0);
+    CHECK_EQ(shmp_close(ends[1]), 0);
+}
+
+static struct shmp_live *live(void)
+{
+    return &ends[0]->pipe->live;
+}
+
+static struct shmp_holder *holder(uint32_t index)
+{
+    return &ends[0]->pipe->seg.holders[index];
+}
+
+static uint32_t generation(uint32_t index)
+{
+    return SHMP_STATE_GEN(load_acquire(&holder(index)->state));
+}
+
+static bool is_dead(uint32_t index)
+{
+    return shmp_holder_is_dead(live(), index, generation(index));
+}
+
+static bool life_is_marked(uint32_t index)
+{
+    struct shmp_peer *peer = shmp_peer_get(live(), index);
+    CHECK(peer != NULL);
+    const _Atomic uint32_t *word = shmp_peer_word(peer);
+    bool marked = word == NULL || shmp_life_is_marked(load_acquire(word));
+    shmp_peer_put(live(), peer);
+    return marked;
+}
+
+static bool index_is_locked(uint32_t index)
+{
+    struct flock lock = {.l_type = F_WRLCK,
+                         .l_whence = SEEK_SET,
+                         .l_start = SHMP_HOLDER_LOCK + index,
+                         .l_len = 1};
+    CHECK_EQ(fcntl(ends[0]->pipe->seg.fd, F_GETLK, &lock), 0);
+    return lock.l_type != F_UNLCK;
+}
+
+/* A child that holds the pipe and waits to be killed or told to do something.  Its index. */
+static uint32_t spawn_holder(pid_t *pid, void (*work)(int gate), int gate)
+{
+    uint32_t *index = unit_shared(sizeof *index);
+    int ready = unit_gate();
+    *pid = unit_fork();
+    if (*pid == 0) {
+        *index = (uint32_t)live()->index;
+        unit_pass(ready);
+        if (work)
+            work(gate);
+        for (;;)
+            pause();
+    }
+    unit_await(ready);
+    close(ready);
+    uint32_t found = *index;
+    munmap(index, sizeof *index);
+    return found;
+}
+
+TEST(a_fork_child_has_an_entry_of_its_own)
+{
+    pid_t child;
+    make_pipe(O_CLOEXEC);
+    CHECK_EQ(live()->index, 0);
+    CHECK_EQ(load_relaxed(&holder(0)->pid), getpid());
+    CHECK_EQ(load_relaxed(&holder(0)->state) & 0xffffffffu, 0x10001u);
+    uint32_t index = spawn_holder(&child, NULL, 0);
+    CHECK_EQ(index, 1);
+    CHECK_EQ(load_relaxed(&holder(1)->pid), child);
+    CHECK_EQ(load_relaxed(&holder(1)->state) & 0xffffffffu, 0x10001u);
+    CHECK_EQ(load_relaxed(&ends[0]->pipe->seg.header->wait.holder_limit), 2);
+    CHECK(load_relaxed(&holder(0)->record_ino) != load_relaxed(&holder(1)->record_ino));
+    CHECK(!life_is_marked(1));
+    CHECK(!is_dead(1));
+    CHECK(!shmp_holder_reap(live(), 1));
+    unit_kill(child);
+    CHECK(shmp_holder_reap(live(), 1));
+    close_pipe();
+}
+
+TEST(a_killed_holder_is_dead_and_is_reaped_once)
+{
+    pid_t child;
+    make_pipe(O_CLOEXEC);
+    uint32_t index = spawn_holder(&child, NULL, 0);
+    uint32_t gen = generation(index);
+    CHECK(!life_is_marked(index)); /* and so its page is mapped, before it dies */
+    unit_kill(child);
+    CHECK(life_is_marked(index));
+    CHECK(!index_is_locked(index));
+    CHECK(is_dead(index));
+    CHECK(shmp_holder_reap(live(), index));
+    CHECK(!shmp_holder_reap(live(), index));
+    CHECK_EQ(load_relaxed(&ends[0]->pipe->seg.header->stats.reaped), 1);
+    CHECK_EQ(load_relaxed(&holder(index)->live), 0);
+    /* The next one there is another generation: proof against the first is no proof. */
+    CHECK_EQ(spawn_holder(&child, NULL, 0), index);
+    CHECK_EQ(generation(index), gen + 1);
+    CHECK(shmp_holder_is_dead(live(), index, gen));
+    CHECK(!shmp_holder_is_dead(live(), index, gen + 1));
+    unit_kill(child);
+    CHECK(shmp_holder_reap(live(), index));
+    close_pipe();
+}
+
+TEST(a_stopped_holder_is_alive)
+{
+    pid_t child;
+    make_pipe(O_CLOEXEC);
+    uint32_t index = spawn_holder(&child, NULL, 0);
+    kill(child, SIGSTOP);
+    unit_await_state(child, 'T');
+    CHECK(!life_is_marked(index));
+    CHECK(!is_dead(index));
+    CHECK(!shmp_holder_reap(live(), index));
+    unit_kill(child);
+    CHECK(is_dead(index));
+    CHECK(shmp_holder_reap(live(), index));
+    close_pipe();
+}
+
+/* ---- A thread that registered, and ended ------------------------------------------------ */
+
+static void *make_in_thread(void *argument)
+{
+    (void)argument;
+    make_pipe(O_CLOEXEC);
+    return NULL;
+}
+
+TEST(a_thread_that_ended_marks_the_word_and_proves_nothing)
+{
+    pthread_t thread;
+    int done = unit_gate();
+    int renewed = unit_gate();
+    int looked = unit_gate();
+    CHECK_EQ(pthread_create(&thread, NULL, make_in_thread, NULL), 0);
+    CHECK_EQ(pthread_join(thread, NULL), 0);
+    uint32_t seq = live()->record_seq;
+    CHECK(!shmp_record_is_fresh(seq));
+    pid_t child = unit_fork();
+    if (child == 0) {
+        CHECK(life_is_marked(0));
+        CHECK(!is_dead(0)); /* the record lock says that the process lives */
+        CHECK(!shmp_holder_reap(live(), 0));
+        unit_pass(looked);
+        unit_await(renewed);
+        CHECK(!life_is_marked(0)); /* its fresh record */
+        CHECK(!is_dead(0));
+        unit_pass(looked);
+        unit_await(done);
+        unit_done();
+    }
+    unit_await(looked);
+    shmp_live_renew(live());
+    CHECK(live()->record_seq != seq);
+    CHECK(shmp_record_is_fresh(live()->record_seq));
+    unit_pass(renewed);
+    unit_await(looked);
+    seq = live()->record_seq;
+    shmp_live_renew(live()); /* nothing to do */
+    CHECK_EQ(live()->record_seq, seq);
+    unit_pass(done);
+    unit_join(child);
+    CHECK(shmp_holder_reap(live(), 1));
+    close_pipe();
+    close(done);
+    close(renewed);
+    close(looked);
+}
+
+/* ---- exec ---------------------------------------------------------------------------------- */
+
+static int exec_told[2]; /* its write end is closed by the exec */
+
+static void become_cat(int gate)
+{
+    (void)gate;
+    execlp("cat", "cat", (char *)NULL);
+    _exit(127);
+}
+
+TEST(a_process_that_became_another_program_is_dead)
+{
+    int input[2];
+    pid_t child;
+    char byte;
+    make_pipe(O_CLOEXEC);
+    CHECK_EQ(pipe2(exec_told, O_CLOEXEC), 0);
+    CHECK_EQ(pipe2(input, O_CLOEXEC), 0);
+    int kept = dup(0);
+    dup2(input[0], 0);
+    uint32_t index = spawn_holder(&child, become_cat, 0);
+    dup2(kept, 0);
+    close(kept);
+    close(exec_told[1]);
+    struct shmp_peer *peer = shmp_peer_get(live(), index); /* perhaps before, perhaps after */
+    CHECK_EQ(read(exec_told[0], &byte, 1), 0);             /* it has happened */
+    CHECK(life_is_marked(index));
+    CHECK(is_dead(index));
+    CHECK_EQ(kill(child, 0), 0); /* though the process lives */
+    CHECK(shmp_holder_reap(live(), index));
+    shmp_peer_put(live(), peer);
+    close(input[1]);
+    unit_join(child);
+    close(input[0]);
+    close(exec_told[0]);
+    close_pipe();
+}
+
+/* ---- Both witnesses ------------------------------------------------------------------------- */
+
+static void stray_close(int gate)
+{
+    /* What a library in the same process may do: open the file again, and close that. */
+    char path[64];
+    snprintf(path, sizeof path, "/proc/self/fd/%d", ends[0]->pipe->seg.fd);
+    unit_await(gate);
+    int fd = open(path, O_RDWR | O_CLOEXEC);
+    CHECK(fd >= 0);
+    close(fd);
+    unit_pass(gate + 1);
+    unit_await(gate);
+    shmp_live_relock(live());
+    unit_pass(gate + 1);
+}
+
+TEST(a_lost_lock_alone_is_no_death)
+{
+    pid_t child;
+    int gate = unit_gate();
+    int back = unit_gate();
+    CHECK_EQ(back, gate + 1);
+    make_pipe(O_CLOEXEC);
+    uint32_t index = spawn_holder(&child, stray_close, gate);
+    CHECK(index_is_locked(index));
+    unit_pass(gate);
+    unit_await(back);
+    CHECK(!index_is_locked(index));
+    CHECK(!life_is_marked(index));
+    CHECK(!is_dead(index));
+    CHECK(!shmp_holder_reap(live(), index));
+    /* Nor does somebody else get its place. */
+    pid_t other;
+    CHECK(spawn_holder(&other, NULL, 0) != index);
+    unit_kill(other);
+    unit_pass(gate);
+    unit_await(back);
+    CHECK(index_is_locked(index));
+    unit_kill(child);
+    CHECK(is_dead(index));
+    CHECK(shmp_holder_reap(live(), index));
+    close(gate);
+    close(back);
+    close_pipe();
+}
+
+/* Nobody takes a descriptor of ours for more than it is: an entry that says "look there". */
+TEST(an_entry_that_points_to_something_else_is_unreachable)
+{
+    pid_t child;
+    make_pipe(O_CLOEXEC);
+    uint32_t index = spawn_holder(&child, NULL, 0);
+    struct shmp_holder *h = holder(index);
+    uint64_t ino = load_relaxed(&h->record_ino);
+    CHECK(!life_is_marked(index));
+    store_relaxed(&h->record_ino, ino + 1);
+    store_release(&h->record_seq, load_relaxed(&h->record_seq) + 1);
+    struct shmp_peer *peer = shmp_peer_get(live(), index);
+    CHECK(peer != NULL && peer->page == NULL);
+    CHECK(shmp_peer_word(peer) == NULL);
+    shmp_peer_put(live(), peer);
+    CHECK(!is_dead(index)); /* the lock is held */
+    store_relaxed(&h->record_ino, ino);
+    store_release(&h->record_seq, load_relaxed(&h->record_seq) + 1);
+    CHECK(!life_is_marked(index));
+    unit_kill(child);
+    CHECK(shmp_holder_reap(live(), index));
+    close_pipe();
+}
+
+/* ---- The record's page ------------------------------------------------------------------------ */
+
+static void with_record_path(pid_t pid, uint32_t index, int mode, int *fd)
+{
+    char path[64];
+    snprintf(path, sizeof path, "/proc/%d/fd/%u", (int)pid, load_relaxed(&holder(index)->record_fd));
+    *fd = open(path, mode | O_CLOEXEC);
+}
+
+TEST(peers_cannot_write_a_record)
+{
+    pid_t child;
+    int fd;
+    make_pipe(O_CLOEXEC);
+    uint32_t index = spawn_holder(&child, NULL, 0);
+    with_record_path(child, index, O_RDWR, &fd);
+    if (fd >= 0) { /* opening is allowed; writing is not, in any way */
+        void *p = mmap(NULL, SHMP_PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+        CHECK(p == MAP_FAILED);
+        CHECK_ERRNO(pwrite(fd, "x", 1, 0), EPERM);
+        CHECK_ERRNO(ftruncate(fd, 0), EPERM);
+        CHECK_ERRNO(ftruncate(fd, 2 * SHMP_PAGE), EPERM);
+        CHECK_ERRNO(fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, SHMP_PAGE), EPERM);
+        CHECK_ERRNO(fcntl(fd, F_ADD_SEALS, F_SEAL_WRITE), EPERM);
+        close(fd);
+    }
+    with_record_path(child, index, O_RDONLY, &fd);
+    CHECK(fd >= 0);
+    void *p = mmap(NULL, SHMP_PAGE, PROT_READ, MAP_SHARED, fd, 0);
+    CHECK(p != MAP_FAILED);
+    /* A read-only mapping cannot be turned into a writable one. */
+    CHECK_ERRNO(mprotect(p, SHMP_PAGE, PROT_READ | PROT_WRITE), EACCES);
+    munmap(p, SHMP_PAGE);
+    close(fd);
+    unit_kill(child);
+    CHECK(shmp_holder_reap(live(), index));
+    close_pipe();
+}
+
+static _Atomic int words_seen[SHMP_LIFE_WORDS];
+
+static void *note_word(void *argument)
+{
+    struct shmp_peer *peer = argument;
+    const unsigned char *word = (const unsigned char *)shmp_peer_word(peer);
+    for (unsigned i = 0; i < SHMP_LIFE_WORDS; i++)
+        if (word == peer->page + peer->word_offset[i])
+            atomic_fetch_add(&words_seen[i], 1);
+    return NULL;
+}
+
+TEST(threads_watch_different_words_of_a_peer)
+{
+    pid_t child;
+    unsigned distinct = 0;
+    int total = 0;
+    make_pipe(O_CLOEXEC);
+    uint32_t index = spawn_holder(&child, NULL, 0);
+    struct shmp_peer *peer = shmp_peer_get(live(), index);
+    for (int i = 0; i < 16; i++) {
+        pthread_t thread;
+        CHECK_EQ(pthread_create(&thread, NULL, note_word, peer), 0);
+        pthread_join(thread, NULL);
+    }
+    for (unsigned i = 0; i < SHMP_LIFE_WORDS; i++) {
+        distinct += words_seen[i] != 0;
+        total += words_seen[i];
+        CHECK(!shmp_life_is_marked(
+            *(const uint32_t *)(const void *)(peer->page + peer->word_offset[i])));
+    }
+    CHECK_EQ(total, 16);
+    CHECK(distinct > 4);
+    shmp_peer_put(live(), peer);
+    unit_kill(child);
+    CHECK(shmp_holder_reap(live(), index));
+    close_pipe();
+}
+
+/* ---- A full table --------------------------------------------------------------------------------- */
+
+static void occupy_the_rest(int gate)
+{
+    struct flock all = {.l_type = F_WRLCK,
+                        .l_whence = SEEK_SET,
+                        .l_start = SHMP_HOLDER_LOCK + 2,
+                        .l_len = SHMP_HOLDERS - 2};
+    CHECK_EQ(fcntl(ends[0]->pipe->seg.fd, F_SETLK, &all), 0);
+    for (uint32_t i = 2; i < SHMP_HOLDERS; i++)
+        store_seq_cst(&holder(i)->live, 1);
+    store_seq_cst(&ends[0]->pipe->seg.header->wait.holder_limit, SHMP_HOLDERS);
+    unit_pass(gate);
+}
+
+TEST(a_full_table_is_enfile_until_the_dead_are_cleared_away)
+{
+    pid_t crowd;
+    int gate = unit_gate();
+    int tried = unit_gate();
+    int go_on = unit_gate();
+    make_pipe(O_CLOEXEC);
+    CHECK_EQ(spawn_holder(&crowd, occupy_the_rest, gate), 1);
+    unit_await(gate);
+    pid_t late = unit_fork();
+    if (late == 0) {
+        char byte;
+        CHECK_EQ(live()->index, -1);
+        CHECK_ERRNO(shmp_write(ends[1], "x", 1), ENFILE);
+        CHECK_ERRNO(shmp_read(ends[0], &byte, 1), ENFILE);
+        CHECK_ERRNO(shmp_fcntl(ends[0], F_GETPIPE_SZ, 0), ENFILE);
+        unit_pass(tried);
+        unit_await(go_on);
+        CHECK_EQ(shmp_write(ends[1], "x", 1), 1);
+        CHECK(live()->index > 0);
+        CHECK_EQ(shmp_read(ends[0], &byte, 1), 1);
+        unit_done();
+    }
+    unit_await(tried);
+    unit_kill(crowd);
+    unit_pass(go_on);
+    unit_join(late);
+    close(gate);
+    close(tried);
+    close(go_on);
+    close_pipe();
+}
+
+TEST(a_lost_race_for_an_entry_takes_the_next)
+{
+    pid_t child;
+    make_pipe(O_CLOEXEC);
+    /* Entry 1 looks free, but somebody is just claiming it: its lock is taken. */
+    int taken = unit_gate();
+    pid_t claimer = unit_fork();
+    if (claimer == 0) {
+        struct flock one = {.l_type = F_WRLCK,
+                            .l_whence = SEEK_SET,
+                            .l_start = SHMP_HOLDER_LOCK + 2,
+                            .l_len = 1};
+        CHECK_EQ(fcntl(ends[0]->pipe->seg.fd, F_SETLK, &one), 0);
+        unit_pass(taken);
+        for (;;)
+            pause();
+    }
+    unit_await(taken);
+    CHECK_EQ(spawn_holder(&child, NULL, 0), 3);
+    unit_kill(child);
+    unit_kill(claimer);
+    close(taken);
+    close_pipe();
+}
