@@ -61,13 +61,15 @@ static void count_end(struct shmp_end *end, uint32_t change)
     publish_counts(end->pipe);
 }
 
-/* Sleepers must watch a new holder too: bump the epochs, so that whoever gathered its watch
- * list before does not sleep on it (watch.h). */
+/* A new holder: those who sleep already do not watch it, so it owes them an introduction
+ * before it owes them anything else.  If nobody sleeps that is done. */
 static void announce(struct shmp_pipe *pipe)
 {
     struct shmp_header *h = pipe->seg.header;
-    shmp_queue_wake_all(&h->wait.readable);
-    shmp_queue_wake_all(&h->wait.writable);
+    if (!shmp_queue_has_waiters(&h->wait.readable))
+        shmp_live_set_introduced(&pipe->live, SHMP_SIDE_READERS);
+    if (!shmp_queue_has_waiters(&h->wait.writable))
+        shmp_live_set_introduced(&pipe->live, SHMP_SIDE_WRITERS);
 }
 
 /* ---- fork ---------------------------------------------------------------------- */
@@ -79,6 +81,9 @@ static void fork_prepare(void)
     for (struct shmp_pipe *p = registry; p; p = p->next) {
         pthread_mutex_lock(&p->live.mutex);
         pthread_mutex_lock(&p->seg.mutex);
+        /* The parent may close its end before the child has joined the description. */
+        for (struct shmp_end *end = p->ends; end; end = end->next)
+            store_relaxed(&end->private_flags, shmp_flags(end) & ~SHMP_DESCRIPTION_USED);
     }
     shmp_record_fork_prepare();
 }
@@ -272,8 +277,13 @@ static void end_free(struct shmp_end *end)
     while (*link != end)
         link = &(*link)->next;
     *link = end->next;
-    /* The count first, the companion next, the sleepers last: whoever is woken finds both
-     * gone.  Dies in between: the kernel closes the companion, and our life word wakes. */
+    /* Whom we may owe the news watches us.  Then the count, the companion, the sleepers: whoever
+     * is woken finds both gone.  Dies in between: the kernel closes the companion, and our life
+     * word wakes. */
+    if (shmp_can_write(end))
+        shmp_introduce(pipe, SHMP_SIDE_READERS);
+    if (shmp_can_read(end))
+        shmp_introduce(pipe, SHMP_SIDE_WRITERS);
     count_end(end, (uint32_t)-1);
     shmp_description_drop(end);
     shmp_sys.close(end->fd);

@@ -32,6 +32,13 @@ static bool can_write(int mode)
     return mode != O_RDONLY;
 }
 
+/* Whoever died in here may have written down a level that it did not reach. */
+static void lock_companion(struct shmp_live *live, struct shmp_companion_line *c)
+{
+    if (shmp_lock(live, &c->lock, true) == SHMP_LOCKED_FROM_DEAD)
+        store_relaxed(&c->level, SHMP_LEVEL_UNKNOWN);
+}
+
 int shmp_companion_create(int fds[2])
 {
     int r = (int)shmp_sys.pipe2(fds, O_CLOEXEC | O_NONBLOCK);
@@ -61,7 +68,7 @@ void shmp_companion_prime(struct shmp_live *live, int fd, int mode)
 {
     struct shmp_companion_line *c = &live->seg->header->companion;
     int queued = 1;
-    shmp_lock(live, &c->lock, true);
+    lock_companion(live, c);
     bool looked = (load_seq_cst(&live->seg->header->wait.poll_usage) & SHMP_POLL_READERS) != 0;
     shmp_sys.ioctl(fd, FIONREAD, &queued);
     if (can_write(mode) && !looked && queued == 0)
@@ -112,12 +119,6 @@ static bool leave_one(struct shmp_companion_line *c, int fd)
     store_relaxed(&c->level, SHMP_LEVEL_NOT_FULL);
     store_relaxed(&c->queued, 1);
     return queued > 1;
-}
-
-static void lock_companion(struct shmp_live *live, struct shmp_companion_line *c)
-{
-    if (shmp_lock(live, &c->lock, true) == SHMP_LOCKED_FROM_DEAD)
-        store_relaxed(&c->level, SHMP_LEVEL_UNKNOWN);
 }
 
 bool shmp_companion_never_had_writers(struct shmp_live *live, int fd)

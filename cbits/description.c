@@ -118,7 +118,7 @@ void shmp_description_inherit(struct shmp_end *end)
 {
     if (!end->shared)
         return;
-    uint32_t flags = shmp_flags(end) & ~SHMP_DESCRIPTION_USED;
+    uint32_t flags = load_relaxed(&end->private_flags); /* as they were at the fork */
     end->pipe->description_refs[end->description]--;
     if (!shmp_description_join(end, end->description, end->description_gen))
         shmp_description_new(end, flags);
