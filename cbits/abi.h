@@ -71,8 +71,10 @@ struct shmp_holder {
     _Atomic uint64_t record_ino;
     _Atomic uint64_t record_dev;
     _Atomic uint64_t start_ns; /* CLOCK_BOOTTIME of the attach, for people */
-    uint64_t reserved[2];
+    _Atomic uint32_t introduced; /* SHMP_INTRODUCED: queues whose sleepers all watch us */
+    uint32_t reserved[3];
 };
+#define SHMP_INTRODUCED(side) (1u << (side))
 _Static_assert(sizeof(struct shmp_holder) == 64, "a holder entry is one cache line");
 
 #define SHMP_STATE_READERS(s) ((uint32_t)((s) >> 16) & 0xffffu)
@@ -86,11 +88,15 @@ _Static_assert(sizeof(struct shmp_holder) == 64, "a holder entry is one cache li
  * the kernel sets FUTEX_OWNER_DIED there and wakes one sleeper per word.  Several
  * words, so that several sleepers of one process's peers are woken at once. */
 #define SHMP_LIFE_WORDS 32u
+/* The same, but locked only while a call of the process sleeps or still owes a hand-on:
+ * whoever waits behind it in a queue must hear of its death, and nobody of its exit. */
+#define SHMP_CALL_WORDS 8u
+#define SHMP_RECORD_WORDS (SHMP_LIFE_WORDS + SHMP_CALL_WORDS)
 #define SHMP_RECORD_MAGIC UINT64_C(0x64726365725f6873)
 struct shmp_record {
     uint64_t magic;
-    uint32_t word_offset[SHMP_LIFE_WORDS]; /* byte offset of each life word in this page */
-    alignas(64) unsigned char mutexes[SHMP_LIFE_WORDS * 48];
+    uint32_t word_offset[SHMP_RECORD_WORDS]; /* byte offset of each word in this page */
+    alignas(64) unsigned char mutexes[SHMP_RECORD_WORDS * 48];
 };
 _Static_assert(sizeof(struct shmp_record) <= SHMP_PAGE, "a record is one page");
 

@@ -277,13 +277,9 @@ static void end_free(struct shmp_end *end)
     while (*link != end)
         link = &(*link)->next;
     *link = end->next;
-    /* Whom we may owe the news watches us.  Then the count, the companion, the sleepers: whoever
-     * is woken finds both gone.  Dies in between: the kernel closes the companion, and our life
-     * word wakes. */
-    if (shmp_can_write(end))
-        shmp_introduce(pipe, SHMP_SIDE_READERS);
-    if (shmp_can_read(end))
-        shmp_introduce(pipe, SHMP_SIDE_WRITERS);
+    shmp_side_closing(pipe, end->mode);
+    /* The count first, the companion next, the sleepers last: whoever is woken finds both
+     * gone.  Dies in between: the kernel closes the companion, and our life word wakes. */
     count_end(end, (uint32_t)-1);
     shmp_description_drop(end);
     shmp_sys.close(end->fd);

@@ -127,9 +127,9 @@ int shmp_wait_side(struct shmp_end *end, int side, uint64_t deadline_ns)
         /* Announce, then gather whom to watch, then look: a holder that attaches after the
          * gathering changes the epoch, a publish after the look finds us registered. */
         uint32_t epoch = shmp_queue_register(queue);
-        shmp_watch_all(&watch, &pipe->live);
+        shmp_watch_all(&watch, &pipe->live, side);
         bool done = ready(h, side);
-        if (!done && load_acquire(&pipe->held[other]) == 0 && watch.tracked[other] == 0) {
+        if (!done && load_acquire(&pipe->held[other]) == 0 && watch.tracked == 0) {
             done = shmp_side_is_hung_up(end, other);
             watch.complete = false; /* the kernel counts a holder that we cannot see */
         }

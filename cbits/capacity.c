@@ -142,6 +142,7 @@ long shmp_capacity_set(struct shmp_end *end, long argument)
         return r;
     if (slots == 0)
         r = -EPERM; /* only growth can be above the limit (CP-4) */
+    shmp_introduce(pipe, SHMP_SIDE_WRITERS);
     if (r == 0)
         r = set_slots(pipe, slots);
     unlock_both(end);

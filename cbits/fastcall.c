@@ -13,6 +13,7 @@
 #include <fcntl.h>
 
 #include "pipe.h"
+#include "record.h"
 
 #define KEEP_LOCK_BYTES ((size_t)1 << 18) /* about 6 us of copying */
 
@@ -228,10 +229,12 @@ static ssize_t wait_readable(PyObject *self, struct shmp_end *end, bool *slept)
             r = -EINTR;
             break;
         }
+        if (!*slept)
+            shmp_record_enter_call(); /* the caller leaves it */
+        *slept = true;
         saved = PyEval_SaveThread();
         r = shmp_wait_side(end, SHMP_SIDE_READERS, 0);
         PyEval_RestoreThread(saved);
-        *slept = true;
         if (r != -EINTR || !may_resume(self, end))
             break;
         r = 0;
@@ -269,6 +272,8 @@ static PyObject *base_read(PyObject *self, PyObject *const *args, Py_ssize_t nar
             if (r == 0)
                 bytes = read_now(end, (size_t)size, slept, &r);
         }
+        if (slept)
+            shmp_record_leave_call();
         shmp_end_release(end);
     }
     if (bytes || r > 0) /* r > 0: out of memory */

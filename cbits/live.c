@@ -65,6 +65,8 @@ static void fill_entry(struct shmp_live *live, uint32_t index)
     struct shmp_holder *h = &live->seg->holders[index];
     uint32_t gen = SHMP_STATE_GEN(load_relaxed(&h->state)) + 1;
     store_relaxed(&h->state, (uint64_t)gen << 32);
+    store_relaxed(&h->introduced, 0);
+    store_relaxed(&live->introduced, 0);
     store_relaxed(&h->start_ns, shmp_clock_ns(CLOCK_BOOTTIME));
     publish_record(live, h);
     live->index = (int)index;
@@ -164,6 +166,18 @@ void shmp_live_set_counts(struct shmp_live *live, uint32_t readers, uint32_t wri
     store_seq_cst(&live->seg->holders[live->index].state, state);
 }
 
+void shmp_live_set_introduced(struct shmp_live *live, int side)
+{
+    fetch_or_seq_cst(&live->introduced, SHMP_INTRODUCED(side));
+    if (live->index >= 0)
+        fetch_or_seq_cst(&live->seg->holders[live->index].introduced, SHMP_INTRODUCED(side));
+}
+
+bool shmp_holder_is_introduced(struct shmp_live *live, uint32_t index, int side)
+{
+    return (load_seq_cst(&live->seg->holders[index].introduced) & SHMP_INTRODUCED(side)) != 0;
+}
+
 void shmp_live_renew(struct shmp_live *live)
 {
     if (live->index < 0 || shmp_record_is_fresh(live->record_seq))
@@ -229,15 +243,26 @@ struct shmp_peer *shmp_peer_get(struct shmp_live *live, uint32_t index)
     return peer;
 }
 
-const _Atomic uint32_t *shmp_peer_word(const struct shmp_peer *peer)
+static const _Atomic uint32_t *word_at(const struct shmp_peer *peer, uint32_t first, uint32_t count)
 {
+    /* Different threads take different words: the kernel wakes one sleeper per word. */
+    static _Thread_local uint32_t own = 0;
     if (peer->page == NULL)
         return NULL;
-    /* Different threads take different words: the kernel wakes one sleeper per word. */
-    static _Thread_local uint32_t which = UINT32_MAX;
-    if (which == UINT32_MAX)
-        which = ((uint32_t)syscall(SYS_gettid) * 2654435761u >> 16) % SHMP_LIFE_WORDS;
-    return (const _Atomic uint32_t *)(const void *)(peer->page + peer->word_offset[which]);
+    if (own == 0)
+        own = ((uint32_t)syscall(SYS_gettid) * 2654435761u >> 16) | 0x10000u;
+    return (const _Atomic uint32_t *)(const void *)(peer->page +
+                                                    peer->word_offset[first + own % count]);
+}
+
+const _Atomic uint32_t *shmp_peer_word(const struct shmp_peer *peer)
+{
+    return word_at(peer, 0, SHMP_LIFE_WORDS);
+}
+
+const _Atomic uint32_t *shmp_peer_call_word(const struct shmp_peer *peer)
+{
+    return word_at(peer, SHMP_LIFE_WORDS, SHMP_CALL_WORDS);
 }
 
 bool shmp_holder_is_dead(struct shmp_live *live, uint32_t index, uint32_t gen)

@@ -23,7 +23,7 @@ struct shmp_peer {
     uint32_t gen;
     uint32_t record_seq;
     const unsigned char *page; /* NULL: its record cannot be reached from here */
-    uint32_t word_offset[SHMP_LIFE_WORDS];
+    uint32_t word_offset[SHMP_RECORD_WORDS];
 };
 
 /* This process among the holders of one segment. */
@@ -33,6 +33,7 @@ struct shmp_live {
     int index; /* -1: the table was full, or we are a child that has not claimed yet */
     uint32_t gen;
     uint32_t record_seq;
+    _Atomic uint32_t introduced; /* our bits of the entry */
     struct shmp_peer **peers; /* by holder index, allocated at first use */
 };
 
@@ -49,6 +50,9 @@ int shmp_live_claim(struct shmp_live *live);
 void shmp_live_relock(struct shmp_live *live);
 /* Publishes how many descriptions of each kind this process holds. */
 void shmp_live_set_counts(struct shmp_live *live, uint32_t readers, uint32_t writers);
+/* Every sleeper of that side's queue watches us from now on. */
+void shmp_live_set_introduced(struct shmp_live *live, int side);
+bool shmp_holder_is_introduced(struct shmp_live *live, uint32_t index, int side);
 /* Publishes a fresh record if the present one was marked by a thread's exit. */
 void shmp_live_renew(struct shmp_live *live);
 
@@ -66,6 +70,8 @@ void shmp_peer_put(struct shmp_live *live, struct shmp_peer *peer);
 
 /* The life word of a peer that the calling thread should watch; NULL if unreachable. */
 const _Atomic uint32_t *shmp_peer_word(const struct shmp_peer *peer);
+/* The same for its calls: 0 while none of them sleeps. */
+const _Atomic uint32_t *shmp_peer_call_word(const struct shmp_peer *peer);
 /* What the word reads while the process lives. */
 static inline bool shmp_life_is_marked(uint32_t value)
 {

@@ -103,6 +103,16 @@ void shmp_description_inherit(struct shmp_end *end);
 bool shmp_side_is_present(struct shmp_end *end, int side);
 /* Without a lock, when nobody tracked is left: the companion's word. */
 bool shmp_side_is_hung_up(struct shmp_end *end, int side);
+/* Before this process does what may owe the sleepers of that side a wake: sees to it that they
+ * watch it (watch.h).  Free once done. */
+void shmp_introduce_slow(struct shmp_pipe *pipe, int side);
+static inline void shmp_introduce(struct shmp_pipe *pipe, int side)
+{
+    if ((load_relaxed(&pipe->live.introduced) & SHMP_INTRODUCED(side)) == 0)
+        shmp_introduce_slow(pipe, side);
+}
+/* Before an end is closed: whom it may be the last to tell must watch us. */
+void shmp_side_closing(struct shmp_pipe *pipe, int mode);
 /* After an end was closed: wakes everybody if it was the last of its side (WK-8). */
 void shmp_side_closed(struct shmp_pipe *pipe, int mode);
 void shmp_seen_forget(struct shmp_pipe *pipe);
@@ -118,6 +128,7 @@ struct shmp_transfer {
     size_t done;
     bool merged; /* the one chance to merge is gone (WR-3) */
     bool slept;  /* owes a hand-on (WK-3) */
+    bool in_call; /* and its call words are locked until it has paid */
 };
 
 /* Each runs to its end, or to SHMP_WOULD_SLEEP (only if !may_sleep), after which it goes on

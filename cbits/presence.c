@@ -19,27 +19,34 @@ static bool still_as_seen(struct shmp_pipe *pipe, const struct shmp_seen *seen)
            load_relaxed(seen->word) == seen->value;
 }
 
-static bool look_for_holder(struct shmp_pipe *pipe, int side, struct shmp_seen *seen)
+/* seen: keep the reference there, to look cheaply from now on. */
+static bool holder_is_alive(struct shmp_pipe *pipe, int side, uint32_t i, struct shmp_seen *seen)
 {
     struct shmp_live *live = &pipe->live;
-    uint32_t limit = load_acquire(&pipe->seg.header->wait.holder_limit);
-    for (uint32_t i = 0; i < limit && i < SHMP_HOLDERS; i++) {
-        uint64_t state = load_acquire(&pipe->seg.holders[i].state);
-        if ((int)i == live->index || held_by(state, side) == 0 ||
-            load_acquire(&pipe->seg.holders[i].live) == 0)
-            continue;
-        struct shmp_peer *peer = shmp_peer_get(live, i);
-        if (peer == NULL)
-            continue;
-        const _Atomic uint32_t *word = shmp_peer_word(peer);
-        uint32_t value = word ? load_acquire(word) : 0;
-        if (!shmp_life_is_marked(value) && SHMP_STATE_GEN(state) == peer->gen) {
-            *seen = (struct shmp_seen){
-                .peer = peer, .word = word, .value = value, .index = i, .state = state};
-            return true;
-        }
+    uint64_t state = load_acquire(&pipe->seg.holders[i].state);
+    if ((int)i == live->index || held_by(state, side) == 0 ||
+        load_acquire(&pipe->seg.holders[i].live) == 0)
+        return false;
+    struct shmp_peer *peer = shmp_peer_get(live, i);
+    if (peer == NULL)
+        return false;
+    const _Atomic uint32_t *word = shmp_peer_word(peer);
+    uint32_t value = word ? load_acquire(word) : 0;
+    bool alive = !shmp_life_is_marked(value) && SHMP_STATE_GEN(state) == peer->gen;
+    if (alive && seen)
+        *seen = (struct shmp_seen){
+            .peer = peer, .word = word, .value = value, .index = i, .state = state};
+    else
         shmp_peer_put(live, peer);
-    }
+    return alive;
+}
+
+static bool look_for_holder(struct shmp_pipe *pipe, int side, struct shmp_seen *seen)
+{
+    uint32_t limit = load_acquire(&pipe->seg.header->wait.holder_limit);
+    for (uint32_t i = 0; i < limit && i < SHMP_HOLDERS; i++)
+        if (holder_is_alive(pipe, side, i, seen))
+            return true;
     return false;
 }
 
@@ -74,14 +81,54 @@ void shmp_seen_forget(struct shmp_pipe *pipe)
     }
 }
 
-static bool last_of(struct shmp_pipe *pipe, int side)
+static struct shmp_queue *queue_of(struct shmp_header *h, int side)
 {
-    struct shmp_seen other = {0};
-    if (load_acquire(&pipe->held[side]) != 0)
+    return side == SHMP_SIDE_READERS ? &h->wait.readable : &h->wait.writable;
+}
+
+void shmp_introduce_slow(struct shmp_pipe *pipe, int side)
+{
+    /* Our entry was visible before this: who registers from now on watches us, and nobody
+     * else sleeps when this returns. */
+    shmp_queue_wake_all(queue_of(pipe->seg.header, side));
+    shmp_live_set_introduced(&pipe->live, side);
+}
+
+static int sleepers_on(int side)
+{
+    return side == SHMP_SIDE_READERS ? SHMP_SIDE_WRITERS : SHMP_SIDE_READERS;
+}
+
+/* Another process holds that side, and everybody who sleeps for the side's sake watches it. */
+static bool is_held_elsewhere(struct shmp_pipe *pipe, int side)
+{
+    uint32_t limit = load_acquire(&pipe->seg.header->wait.holder_limit);
+    for (uint32_t i = 0; i < limit && i < SHMP_HOLDERS; i++)
+        if (shmp_holder_is_introduced(&pipe->live, i, sleepers_on(side)) &&
+            holder_is_alive(pipe, side, i, NULL))
+            return true;
+    return false;
+}
+
+void shmp_side_closing(struct shmp_pipe *pipe, int mode)
+{
+    /* If such a holder closes at the same moment, it finds us not introduced, or gone, and
+     * tells the sleepers itself. */
+    for (int side = 0; side < 2; side++)
+        if (mode != (side == SHMP_SIDE_READERS ? O_WRONLY : O_RDONLY) &&
+            (load_relaxed(&pipe->live.introduced) & SHMP_INTRODUCED(sleepers_on(side))) == 0 &&
+            !is_held_elsewhere(pipe, side))
+            shmp_introduce(pipe, sleepers_on(side));
+}
+
+/* Whether the sleepers must look for themselves, now that an end of this side is closed. */
+static bool must_look(struct shmp_pipe *pipe, int side)
+{
+    if (is_held_elsewhere(pipe, side))
         return false;
-    if (!look_for_holder(pipe, side, &other))
+    if (load_acquire(&pipe->held[side]) == 0)
         return true;
-    shmp_peer_put(&pipe->live, other.peer);
+    shmp_introduce(pipe, sleepers_on(side));
     return false;
 }
 
@@ -90,7 +137,7 @@ void shmp_side_closed(struct shmp_pipe *pipe, int mode)
     struct shmp_header *h = pipe->seg.header;
     if (!shmp_queue_has_waiters(&h->wait.readable) && !shmp_queue_has_waiters(&h->wait.writable))
         return;
-    if ((mode != O_WRONLY && last_of(pipe, SHMP_SIDE_READERS)) ||
-        (mode != O_RDONLY && last_of(pipe, SHMP_SIDE_WRITERS)))
+    if ((mode != O_WRONLY && must_look(pipe, SHMP_SIDE_READERS)) ||
+        (mode != O_RDONLY && must_look(pipe, SHMP_SIDE_WRITERS)))
         shmp_broadcast(h);
 }

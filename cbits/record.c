@@ -39,6 +39,8 @@
 static pthread_mutex_t self_mutex = PTHREAD_MUTEX_INITIALIZER;
 static struct shmp_record_id self_id;
 static struct shmp_record *self; /* NULL: none yet */
+static uint32_t self_locked;     /* what a word of ours reads while it is locked */
+static unsigned calls;           /* that sleep, or owe a hand-on */
 
 _Static_assert(sizeof(pthread_mutex_t) <= 48, "a mutex fits its place in the record");
 
@@ -54,7 +56,7 @@ static int find_word(const pthread_mutex_t *mutex, uint32_t tid)
     return -1;
 }
 
-static int lock_words(struct shmp_record *record)
+static int lock_words(struct shmp_record *record, uint32_t *locked)
 {
     uint32_t tid = (uint32_t)syscall(SYS_gettid);
     pthread_mutexattr_t robust;
@@ -62,7 +64,7 @@ static int lock_words(struct shmp_record *record)
     pthread_mutexattr_setpshared(&robust, PTHREAD_PROCESS_SHARED);
     pthread_mutexattr_setrobust(&robust, PTHREAD_MUTEX_ROBUST);
     int r = 0;
-    for (unsigned i = 0; i < SHMP_LIFE_WORDS && r == 0; i++) {
+    for (unsigned i = 0; i < SHMP_RECORD_WORDS && r == 0; i++) {
         pthread_mutex_t *mutex = (pthread_mutex_t *)(void *)(record->mutexes + 48 * i);
         r = -pthread_mutex_init(mutex, &robust);
         if (r == 0)
@@ -77,13 +79,28 @@ static int lock_words(struct shmp_record *record)
         _Atomic uint32_t *word =
             (_Atomic uint32_t *)(void *)(record->mutexes + 48 * i + (unsigned)offset);
         fetch_or_seq_cst(word, FUTEX_WAITERS_BIT);
+        *locked = load_relaxed(word);
         record->word_offset[i] = (uint32_t)((unsigned char *)word - (unsigned char *)record);
     }
     pthread_mutexattr_destroy(&robust);
     return r;
 }
 
-static int make_record(struct shmp_record_id *id, struct shmp_record **out)
+/* Our own page, which nobody else can write: its offsets are trusted. */
+static _Atomic uint32_t *own_word(struct shmp_record *record, unsigned i)
+{
+    return (_Atomic uint32_t *)(void *)((unsigned char *)record + record->word_offset[i]);
+}
+
+/* The robust list goes through the mutexes of the call words all the time; the kernel marks
+ * only those whose word names the dying thread. */
+static void set_call_words(struct shmp_record *record, uint32_t value)
+{
+    for (unsigned i = SHMP_LIFE_WORDS; i < SHMP_RECORD_WORDS; i++)
+        store_seq_cst(own_word(record, i), value);
+}
+
+static int make_record(struct shmp_record_id *id, struct shmp_record **out, uint32_t *locked)
 {
     unsigned flags = MFD_CLOEXEC | MFD_ALLOW_SEALING;
     long fd = shmp_sys.memfd_create("shmpipe-record", flags | MFD_NOEXEC_SEAL);
@@ -112,7 +129,7 @@ static int make_record(struct shmp_record_id *id, struct shmp_record **out)
         record->magic = SHMP_RECORD_MAGIC;
         /* From the first lock on the thread's robust list runs through this page, so a
          * failure below leaves the page mapped. */
-        r = lock_words(record);
+        r = lock_words(record, locked);
         if (r == 0) {
             id->fd = (uint32_t)fd;
             id->dev = (uint64_t)st.st_dev;
@@ -128,13 +145,9 @@ static int make_record(struct shmp_record_id *id, struct shmp_record **out)
     return (int)r;
 }
 
-static bool is_marked(const struct shmp_record *record)
+static bool is_marked(struct shmp_record *record)
 {
-    const unsigned char *page = (const unsigned char *)record;
-    /* Our own page, which nobody else can write: the offset is trusted. */
-    const _Atomic uint32_t *word =
-        (const _Atomic uint32_t *)(const void *)(page + record->word_offset[0]);
-    return (load_relaxed(word) & FUTEX_OWNER_DIED_BIT) != 0;
+    return (load_relaxed(own_word(record, 0)) & FUTEX_OWNER_DIED_BIT) != 0;
 }
 
 int shmp_record_self(struct shmp_record_id *id)
@@ -144,7 +157,8 @@ int shmp_record_self(struct shmp_record_id *id)
     if (self == NULL || is_marked(self)) {
         struct shmp_record *record = NULL;
         struct shmp_record_id fresh = {0};
-        r = make_record(&fresh, &record);
+        uint32_t locked = 0;
+        r = make_record(&fresh, &record, &locked);
         if (r == 0) {
             /* The marked page's thread has ended: no list runs through it any more. */
             if (self) {
@@ -154,6 +168,9 @@ int shmp_record_self(struct shmp_record_id *id)
             fresh.seq = self_id.seq + 1;
             self_id = fresh;
             self = record;
+            self_locked = locked;
+            if (calls == 0)
+                set_call_words(self, 0);
         }
     }
     *id = self_id;
@@ -169,8 +186,25 @@ bool shmp_record_is_fresh(uint32_t seq)
     return fresh;
 }
 
+void shmp_record_enter_call(void)
+{
+    pthread_mutex_lock(&self_mutex);
+    if (calls++ == 0 && self)
+        set_call_words(self, self_locked);
+    pthread_mutex_unlock(&self_mutex);
+}
+
+void shmp_record_leave_call(void)
+{
+    pthread_mutex_lock(&self_mutex);
+    /* A fork child returns from calls that its parent entered. */
+    if (calls > 0 && --calls == 0 && self)
+        set_call_words(self, 0);
+    pthread_mutex_unlock(&self_mutex);
+}
+
 const unsigned char *shmp_record_map(uint32_t pid, const struct shmp_record_id *id,
-                                     uint32_t word_offset[SHMP_LIFE_WORDS])
+                                     uint32_t word_offset[SHMP_RECORD_WORDS])
 {
     char path[64];
     snprintf(path, sizeof path, "/proc/%u/fd/%u", pid, id->fd);
@@ -190,7 +224,7 @@ const unsigned char *shmp_record_map(uint32_t pid, const struct shmp_record_id *
         return NULL;
     const struct shmp_record *record = page;
     bool good = record->magic == SHMP_RECORD_MAGIC;
-    for (unsigned i = 0; i < SHMP_LIFE_WORDS; i++) {
+    for (unsigned i = 0; i < SHMP_RECORD_WORDS; i++) {
         word_offset[i] = record->word_offset[i];
         good = good && word_offset[i] % 4 == 0 && word_offset[i] <= SHMP_PAGE - 4;
     }
@@ -225,4 +259,5 @@ void shmp_record_fork_child(void)
         shmp_sys.close((int)self_id.fd);
     }
     self = NULL;
+    calls = 0;
 }

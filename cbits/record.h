@@ -22,11 +22,16 @@ int shmp_record_self(struct shmp_record_id *id);
 /* Whether the present record is still unmarked: one load. */
 bool shmp_record_is_fresh(uint32_t seq);
 
+/* Around a call that sleeps, from before it registers until it has handed on: its call words
+ * are locked.  They nest, over all threads. */
+void shmp_record_enter_call(void);
+void shmp_record_leave_call(void);
+
 /* Maps a peer's record read-only: through /proc/PID/fd, so nothing needs a name and
  * nothing is left behind.  NULL if it cannot be reached or is not what the holder
  * entry says. */
 const unsigned char *shmp_record_map(uint32_t pid, const struct shmp_record_id *id,
-                                     uint32_t word_offset[SHMP_LIFE_WORDS]);
+                                     uint32_t word_offset[SHMP_RECORD_WORDS]);
 void shmp_record_unmap(const unsigned char *page);
 
 /* fork(): the child starts without a record. */

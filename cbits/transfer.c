@@ -9,6 +9,7 @@
 #include "companion.h"
 #include "lock.h"
 #include "pipe.h"
+#include "record.h"
 #include "sys.h"
 #include "wait.h"
 
@@ -68,6 +69,7 @@ static int put_all(struct shmp_end *end, struct shmp_transfer *op, bool *wake)
     bool packet = (shmp_flags(end) & O_DIRECT) != 0;
     size_t before = op->left;
     int r = 0;
+    shmp_introduce(end->pipe, SHMP_SIDE_READERS);
     uint32_t tail_bytes = (uint32_t)(op->left % SHMP_SLOT_SIZE);
     if (!op->merged && tail_bytes != 0 && shmp_ring_merge(ring, &op->cursor, tail_bytes))
         op->left -= tail_bytes;
@@ -98,7 +100,24 @@ static ssize_t broken_pipe(const struct shmp_transfer *op)
     return op->done > 0 ? (ssize_t)op->done : -EPIPE;
 }
 
-ssize_t shmp_write_run(struct shmp_end *end, struct shmp_transfer *op, bool may_sleep)
+/* Before a sleep: whoever queues up behind us watches this call until it has handed on. */
+static void enter_call(struct shmp_transfer *op)
+{
+    if (!op->in_call)
+        shmp_record_enter_call();
+    op->in_call = true;
+}
+
+static ssize_t leave_call(struct shmp_transfer *op, ssize_t r)
+{
+    if (op->in_call && r != SHMP_WOULD_SLEEP) {
+        shmp_record_leave_call();
+        op->in_call = false;
+    }
+    return r;
+}
+
+static ssize_t write_steps(struct shmp_end *end, struct shmp_transfer *op, bool may_sleep)
 {
     struct shmp_pipe *pipe = end->pipe;
     struct shmp_header *h = pipe->seg.header;
@@ -140,12 +159,18 @@ ssize_t shmp_write_run(struct shmp_end *end, struct shmp_transfer *op, bool may_
         if (!may_sleep)
             return SHMP_WOULD_SLEEP;
         if (!shmp_spin(end, SHMP_SIDE_WRITERS)) {
+            enter_call(op);
             r = shmp_wait_side(end, SHMP_SIDE_WRITERS, 0);
             if (r < 0)
                 return op->done > 0 ? (ssize_t)op->done : r;
             op->slept = true;
         }
     }
+}
+
+ssize_t shmp_write_run(struct shmp_end *end, struct shmp_transfer *op, bool may_sleep)
+{
+    return leave_call(op, write_steps(end, op, may_sleep));
 }
 
 /* ---- read ---------------------------------------------------------------------- */
@@ -165,6 +190,7 @@ static int take_all(struct shmp_end *end, struct shmp_transfer *op, bool *wake)
     struct shmp_ring *ring = &end->pipe->seg.read_side;
     size_t before = op->left;
     int r = 0;
+    shmp_introduce(end->pipe, SHMP_SIDE_WRITERS);
     while (op->left > 0) {
         struct shmp_taken taken;
         r = shmp_ring_take(ring, &op->cursor, op->left, &taken);
@@ -213,7 +239,7 @@ static ssize_t nothing_there(struct shmp_end *end)
     return SHMP_WOULD_SLEEP;
 }
 
-ssize_t shmp_read_run(struct shmp_end *end, struct shmp_transfer *op, bool may_sleep)
+static ssize_t read_steps(struct shmp_end *end, struct shmp_transfer *op, bool may_sleep)
 {
     struct shmp_header *h = end->pipe->seg.header;
     if (!shmp_can_read(end))
@@ -240,12 +266,18 @@ ssize_t shmp_read_run(struct shmp_end *end, struct shmp_transfer *op, bool may_s
         if (!may_sleep)
             return SHMP_WOULD_SLEEP;
         if (!shmp_spin(end, SHMP_SIDE_READERS)) {
+            enter_call(op);
             r = shmp_wait_side(end, SHMP_SIDE_READERS, 0);
             if (r < 0)
                 return r;
             op->slept = true;
         }
     }
+}
+
+ssize_t shmp_read_run(struct shmp_end *end, struct shmp_transfer *op, bool may_sleep)
+{
+    return leave_call(op, read_steps(end, op, may_sleep));
 }
 
 ssize_t shmp_read_begin(struct shmp_end *end, size_t n)

@@ -17,31 +17,42 @@ static void reset(struct shmp_watch *watch)
     watch->count = 0;
     watch->complete = true;
     watch->noticed = false;
-    watch->tracked[0] = watch->tracked[1] = 0;
+    watch->tracked = 0;
 }
 
-/* false: cannot be watched; the caller must look again by itself. */
-static bool add_holder(struct shmp_watch *watch, struct shmp_live *live, uint32_t index)
+enum watched { WATCHED, IDLE, UNWATCHABLE };
+
+static enum watched add_holder(struct shmp_watch *watch, struct shmp_live *live, uint32_t index,
+                               bool calls_only)
 {
     if (watch->count == SHMP_WATCH_MAX)
-        return false;
+        return UNWATCHABLE;
     struct shmp_peer *peer = shmp_peer_get(live, index);
     if (peer == NULL)
-        return false;
-    const _Atomic uint32_t *word = shmp_peer_word(peer);
-    uint32_t value = word ? load_acquire(word) : 0;
+        return UNWATCHABLE;
+    const _Atomic uint32_t *word = calls_only ? shmp_peer_call_word(peer) : shmp_peer_word(peer);
+    uint32_t value = word ? load_seq_cst(word) : 0;
     if (shmp_life_is_marked(value)) {
         shmp_peer_put(live, peer);
-        return false;
+        return word && calls_only && value == 0 ? IDLE : UNWATCHABLE;
     }
     unsigned i = ++watch->count;
     add_word(watch, i, word, value);
     watch->peers[i] = peer;
     watch->holder[i] = index;
-    return true;
+    return WATCHED;
 }
 
-void shmp_watch_all(struct shmp_watch *watch, struct shmp_live *live)
+/* Of our side alone.  One with no description at all is between closing and telling: it may
+ * be the last of the other side. */
+static bool is_of_our_side(uint64_t state, int side)
+{
+    return side == SHMP_SIDE_READERS
+               ? SHMP_STATE_WRITERS(state) == 0 && SHMP_STATE_READERS(state) != 0
+               : SHMP_STATE_READERS(state) == 0 && SHMP_STATE_WRITERS(state) != 0;
+}
+
+void shmp_watch_all(struct shmp_watch *watch, struct shmp_live *live, int side)
 {
     struct shmp_header *h = live->seg->header;
     uint32_t limit = load_seq_cst(&h->wait.holder_limit);
@@ -50,13 +61,19 @@ void shmp_watch_all(struct shmp_watch *watch, struct shmp_live *live)
         if ((int)i == live->index || load_seq_cst(&live->seg->holders[i].live) == 0)
             continue;
         uint64_t state = load_seq_cst(&live->seg->holders[i].state);
-        if (add_holder(watch, live, i)) {
-            watch->tracked[SHMP_SIDE_READERS] += SHMP_STATE_READERS(state) != 0;
-            watch->tracked[SHMP_SIDE_WRITERS] += SHMP_STATE_WRITERS(state) != 0;
-        } else if (shmp_holder_reap(live, i)) {
-            watch->noticed = true;
-        } else {
-            watch->complete = false;
+        bool ours = is_of_our_side(state, side);
+        switch (add_holder(watch, live, i, ours)) {
+        case WATCHED:
+            watch->tracked += !ours && SHMP_STATE_READERS(state) + SHMP_STATE_WRITERS(state) != 0;
+            break;
+        case IDLE:
+            break;
+        case UNWATCHABLE:
+            if (shmp_holder_reap(live, i))
+                watch->noticed = true;
+            else
+                watch->complete = false;
+            break;
         }
     }
 }
@@ -64,7 +81,8 @@ void shmp_watch_all(struct shmp_watch *watch, struct shmp_live *live)
 void shmp_watch_holder(struct shmp_watch *watch, struct shmp_live *live, uint32_t index)
 {
     reset(watch);
-    watch->complete = (int)index != live->index && add_holder(watch, live, index);
+    watch->complete =
+        (int)index != live->index && add_holder(watch, live, index, false) == WATCHED;
 }
 
 void shmp_watch_release(struct shmp_watch *watch, struct shmp_live *live)

@@ -1,10 +1,18 @@
 /* watch.h - sleeping on a word of the segment and on the lives of its holders at once.
  *
- * Whoever sleeps may be owed a wake by any other holder: the one that dies between
- * publishing and waking, the one that was chosen and dies before it hands on.  So a
- * sleeper watches the life word of every other holder.  Where it cannot (no record in
- * reach, more holders than a futex_waitv takes, a word marked by a thread's exit) it
- * wakes up by itself every few milliseconds and looks.
+ * A sleeper may be owed a wake by another process that dies before it gives it:
+ *
+ *   - a holder of the other side, between publishing and waking, or as the last of its side:
+ *     the sleeper watches its life word;
+ *   - one of its own side that sleeps before it in the queue, was chosen, and dies before it
+ *     has handed on: the sleeper watches its call word.  One that does not sleep owes nothing,
+ *     so the exit of an idle process disturbs nobody behind it (WK-8);
+ *   - a holder that came after the sleeper had gathered its words.  It owes nothing before it
+ *     publishes, and by then it introduces itself: it wakes everybody, once, unless the queue
+ *     has been empty since it came (shmp_introduce).  One that only sleeps stands behind.
+ *
+ * Where a word cannot be watched (no record in reach, more holders than a futex_waitv takes, a
+ * word marked by a thread's exit) the sleeper wakes up by itself every few milliseconds.
  */
 #ifndef SHMP_WATCH_H
 #define SHMP_WATCH_H
@@ -19,9 +27,9 @@
 
 struct shmp_watch {
     unsigned count;
-    bool complete;   /* every other holder is watched */
+    bool complete;   /* all that may owe us a wake are watched */
     bool noticed;    /* an entry was reaped while gathering: its sleepers were broadcast to */
-    unsigned tracked[2]; /* watched holders with descriptions of that side, other processes only */
+    unsigned tracked; /* watched holders of the other side */
     struct shmp_futex_waitv words[SHMP_WATCH_MAX + 1]; /* [0] is the caller's own word */
     struct shmp_peer *peers[SHMP_WATCH_MAX + 1];
     uint32_t holder[SHMP_WATCH_MAX + 1];
@@ -37,7 +45,8 @@ struct shmp_pace {
 #define SHMP_FIRST_SLICE_NS UINT64_C(50000)
 #define SHMP_LAST_SLICE_NS UINT64_C(4000000)
 
-void shmp_watch_all(struct shmp_watch *watch, struct shmp_live *live);
+/* For a sleeper of that side. */
+void shmp_watch_all(struct shmp_watch *watch, struct shmp_live *live, int side);
 void shmp_watch_holder(struct shmp_watch *watch, struct shmp_live *live, uint32_t index);
 void shmp_watch_release(struct shmp_watch *watch, struct shmp_live *live);
 
