@@ -72,6 +72,14 @@ static void announce(struct shmp_pipe *pipe)
         shmp_live_set_introduced(&pipe->live, SHMP_SIDE_WRITERS);
 }
 
+int shmp_end_claim_slow(struct shmp_end *end)
+{
+    int r = shmp_live_claim(&end->pipe->live);
+    if (r == 0)
+        publish_counts(end->pipe);
+    return r;
+}
+
 /* ---- fork ---------------------------------------------------------------------- */
 
 static void fork_prepare(void)

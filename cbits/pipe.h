@@ -77,9 +77,10 @@ void shmp_end_release(struct shmp_end *end);
 /* Closes the end: calls in progress finish first (RD-9). */
 int shmp_end_close(struct shmp_end *end);
 /* An entry in the holder table, which a fork child may lack. 0 or -ENFILE. */
+int shmp_end_claim_slow(struct shmp_end *end);
 static inline int shmp_end_claim(struct shmp_end *end)
 {
-    return end->pipe->live.index >= 0 ? 0 : shmp_live_claim(&end->pipe->live);
+    return end->pipe->live.index >= 0 ? 0 : shmp_end_claim_slow(end);
 }
 /* What only one thread of a process may do at a time, and fork must not cut in half. */
 void shmp_registry_lock(void);

@@ -19,15 +19,12 @@ int shmp_side_lock(struct shmp_end *end, int side, bool may_sleep)
     struct shmp_header *h = pipe->seg.header;
     struct shmp_ring *ring = shmp_side_ring(pipe, side);
     _Atomic uint32_t *word = side == SHMP_SIDE_READERS ? &h->r.lock : &h->w.lock;
-    if (pipe->live.index < 0) {
-        int r = shmp_end_claim(end);
-        if (r < 0)
-            return r;
-    }
+    int r = shmp_end_claim(end);
+    if (r < 0)
+        return r;
     enum shmp_locked locked = shmp_lock(&pipe->live, word, may_sleep);
     if (locked == SHMP_LOCK_BUSY)
         return SHMP_WOULD_SLEEP;
-    int r = 0;
     if (locked == SHMP_LOCKED_FROM_DEAD)
         shmp_ring_forget(h, side == SHMP_SIDE_READERS);
     if (ring->gen != load_acquire(&h->wait.geometry_gen))
@@ -50,6 +47,14 @@ void shmp_side_unlock(struct shmp_end *end, int side)
 {
     struct shmp_header *h = end->pipe->seg.header;
     shmp_unlock(side == SHMP_SIDE_READERS ? &h->r.lock : &h->w.lock);
+}
+
+/* The ring is pure and only says that it cannot be so. */
+static int damaged(int r)
+{
+    if (r == -SHMP_ECORRUPT)
+        shmp_set_reason("the segment is damaged: an index or a slot is out of range");
+    return r;
 }
 
 /* ---- write --------------------------------------------------------------------- */
@@ -134,7 +139,7 @@ static ssize_t write_steps(struct shmp_end *end, struct shmp_transfer *op, bool 
             return broken_pipe(op);
         }
         bool wake = false;
-        r = put_all(end, op, &wake);
+        r = damaged(put_all(end, op, &wake));
         bool again = r == 0 && op->left > 0 && (shmp_flags(end) & O_NONBLOCK) != 0;
         if (op->left == 0)
             count_locked(&h->w.calls, 1);
@@ -252,7 +257,7 @@ static ssize_t read_steps(struct shmp_end *end, struct shmp_transfer *op, bool m
             return r;
         bool wake = false;
         do {
-            r = take_all(end, op, &wake);
+            r = damaged(take_all(end, op, &wake));
             if (r == 0 && op->done == 0)
                 r = nothing_there(end);
         } while (r == 1);
@@ -291,6 +296,8 @@ ssize_t shmp_read_begin(struct shmp_end *end, size_t n)
         return r;
     do {
         r = shmp_ring_available(&end->pipe->seg.read_side, n);
+        if (r < 0)
+            damaged((int)r);
         if (r > 0)
             return r;
         if (r == 0)
