@@ -1,0 +1,610 @@
+/* test_faults.c - each operation with its n-th system call failing, for each n and each errno that
+ * the call may give: an error that is clean or a success that is whole, and nothing left behind.
+ *
+ * Each run is a process of its own, so that each has the first-use paths, too.  close() and munmap()
+ * fail as in Linux: the thing is gone all the same.
+ */
+#include <dirent.h>
+#include <fcntl.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+
+#include "pipe.h"
+#include "sys.h"
+#include "unit.h"
+
+/* ---- The failing table --------------------------------------------------------------------- */
+
+enum {
+#define X(name, parameters, arguments) CALL_##name,
+    SHMP_SYS_CALLS(X)
+#undef X
+        CALLS
+};
+
+static const char *const call_names[CALLS] = {
+#define X(name, parameters, arguments) #name,
+    SHMP_SYS_CALLS(X)
+#undef X
+};
+
+#define ERRNOS 4
+/* What each may plausibly say.  Left empty: calls whose failure nobody could tell (futex_wake,
+ * raise_sigpipe) or for which there is nothing to do but to leave the name (unlink). */
+static const int errnos[CALLS][ERRNOS] = {
+    [CALL_memfd_create] = {EMFILE, ENFILE, ENOMEM, EPERM},
+    [CALL_shm_open] = {EMFILE, ENFILE, EACCES, ENOSPC},
+    [CALL_open] = {EMFILE, ENFILE, EACCES, EINTR},
+    [CALL_close] = {EINTR, EIO, EINTR, EIO},
+    [CALL_mkfifo] = {ENOSPC, EACCES, EROFS, EDQUOT},
+    [CALL_chmod] = {EPERM, EROFS, EPERM, EROFS},
+    [CALL_pipe2] = {EMFILE, ENFILE, EMFILE, ENFILE},
+    [CALL_fstat] = {ENOMEM, EOVERFLOW, ENOMEM, EOVERFLOW},
+    [CALL_ftruncate] = {ENOMEM, EFBIG, EINTR, EIO},
+    [CALL_fallocate] = {ENOSPC, EINTR, ENOMEM, EFBIG},
+    [CALL_pread] = {EIO, ENOMEM, EINTR, EIO},
+    [CALL_read] = {EAGAIN, EINTR, EAGAIN, EINTR},
+    [CALL_write] = {EAGAIN, EINTR, ENOMEM, EAGAIN},
+    [CALL_write_quiet] = {ENOMEM, EINTR, EAGAIN, ENOMEM},
+    [CALL_fcntl] = {EMFILE, EPERM, ENOMEM, EBUSY},
+    [CALL_lock] = {ENOLCK, EAGAIN, ENOLCK, EACCES},
+    [CALL_ioctl] = {EINTR, ENOMEM, EINTR, ENOMEM},
+    [CALL_poll] = {EINTR, ENOMEM, EINTR, ENOMEM},
+    [CALL_mmap] = {ENOMEM, EAGAIN, ENFILE, EACCES},
+    [CALL_munmap] = {ENOMEM, ENOMEM, ENOMEM, ENOMEM},
+    [CALL_random] = {EINTR, EAGAIN, ENOSYS, EINTR},
+    [CALL_futex_wait] = {EINTR, EAGAIN, EINTR, EAGAIN},
+    [CALL_futex_waitv] = {EINTR, EAGAIN, ENOSYS, ENOMEM},
+};
+
+static struct shmp_sys_table real;
+static int countdown; /* 0: nothing fails (any more) */
+static int which;     /* of the errnos */
+static int injected;
+static int failed_call = -1;
+
+static int next_failure(int call)
+{
+    if (countdown == 0 || errnos[call][which] == 0 || --countdown != 0)
+        return 0;
+    failed_call = call;
+    injected = errnos[call][which];
+    return injected;
+}
+
+#define X(name, parameters, arguments)                                                    \
+    static long failing_##name parameters                                                 \
+    {                                                                                     \
+        int error = next_failure(CALL_##name);                                            \
+        if (error == 0 || CALL_##name == CALL_close || CALL_##name == CALL_munmap) {      \
+            long r = real.name arguments;                                                 \
+            return error == 0 ? r : -error;                                               \
+        }                                                                                 \
+        return -error;                                                                    \
+    }
+SHMP_SYS_CALLS(X)
+#undef X
+
+static void install(void)
+{
+    real = shmp_sys;
+#define X(name, parameters, arguments) shmp_sys.name = failing_##name;
+    SHMP_SYS_CALLS(X)
+#undef X
+}
+
+/* ---- A run ------------------------------------------------------------------------------------ */
+
+static shmp_end *ends[2];
+static shmp_end *more; /* what the operation made */
+static struct shmp_token token;
+static const char *name;
+static unsigned char bytes[70000];
+static pid_t helper;
+
+struct scenario {
+    void (*prepare)(void);
+    long (*operate)(void);     /* as a system call: -1 and errno */
+    void (*check)(long result); /* with everything working again */
+    int also;                  /* an errno that an injected one may turn into */
+};
+
+static unsigned records(void)
+{
+    unsigned found = 0;
+    DIR *directory = opendir("/proc/self/fd");
+    CHECK(directory != NULL);
+    for (struct dirent *entry; (entry = readdir(directory)) != NULL;) {
+        char target[256] = "";
+        if (readlinkat(dirfd(directory), entry->d_name, target, sizeof target - 1) > 0)
+            found += strstr(target, "memfd:shmpipe-record") != NULL;
+    }
+    closedir(directory);
+    return found;
+}
+
+static void close_all(void)
+{
+    if (more)
+        CHECK_EQ(shmp_close(more), 0);
+    for (int i = 0; i < 2; i++)
+        if (ends[i])
+            CHECK_EQ(shmp_close(ends[i]), 0);
+    more = ends[0] = ends[1] = NULL;
+}
+
+#define HIT 0
+#define NOT_HIT 10
+
+static _Noreturn void run(const struct scenario *s, int n)
+{
+    unsigned descriptors = unit_descriptors();
+    unsigned mappings = unit_mappings();
+    install();
+    if (s->prepare)
+        s->prepare();
+    countdown = n;
+    errno = 0;
+    long result = s->operate();
+    int error = errno;
+    bool hit = countdown == 0;
+    countdown = 0;
+    const char *call = hit ? call_names[failed_call] : "nothing";
+    dprintf(2, "call %d, %s failing with %s: result %ld, %s\n", n, call,
+            hit ? strerror(injected) : "", result, result < 0 ? strerror(error) : "");
+    if (!hit)
+        CHECK(result >= 0);
+    if (result < 0)
+        CHECK(error == injected || (s->also != 0 && error == s->also));
+    if (s->check)
+        s->check(result);
+    close_all();
+    if (helper > 0)
+        unit_kill(helper);
+    if (name)
+        shmp_unlink(name);
+    CHECK_EQ(unit_descriptors(), descriptors);
+    CHECK_EQ(unit_mappings(), mappings);
+    CHECK(records() <= 1);
+    CHECK_EQ(unit_names_left(), 0);
+    _exit(hit ? HIT : NOT_HIT);
+}
+
+/* The output of the runs that went well is of no interest. */
+static void all_faults(const struct scenario *s)
+{
+    int most = 0;
+    for (which = 0; which < ERRNOS; which++)
+        for (int n = 1;; n++) {
+            CHECK(n < 2000);
+            off_t before = lseek(2, 0, SEEK_END);
+            pid_t pid = unit_fork();
+            if (pid == 0)
+                run(s, n);
+            int status = unit_wait(pid);
+            if (WIFSIGNALED(status))
+                unit_fail("run", n, "killed by signal %d", WTERMSIG(status));
+            if (WEXITSTATUS(status) != HIT && WEXITSTATUS(status) != NOT_HIT)
+                unit_fail("run", n, "errno number %d, failed as said above", which);
+            if (before >= 0 && ftruncate(2, before) == 0)
+                lseek(2, before, SEEK_SET);
+            if (WEXITSTATUS(status) == NOT_HIT)
+                break;
+            most = n > most ? n : most;
+        }
+    CHECK(most > 0); /* otherwise this tests nothing */
+}
+
+/* ---- Is the pipe in order? -------------------------------------------------------------------- */
+
+static void exchange(shmp_end *reader, shmp_end *writer)
+{
+    char back[3];
+    CHECK_EQ(shmp_write(writer, "abc", 3), 3);
+    CHECK_EQ(shmp_read(reader, back, 3), 3);
+    CHECK(memcmp(back, "abc", 3) == 0);
+}
+
+static void make_nonblocking(void)
+{
+    struct shmp_options options = {.capacity = 4 * 4096, .first_index = UINT32_MAX - 1};
+    CHECK_EQ(shmp_pipe2_with(ends, O_NONBLOCK | O_CLOEXEC, &options), 0);
+}
+
+static void make_watched(void)
+{
+    make_nonblocking();
+    shmp_fileno(ends[0]);
+    shmp_fileno(ends[1]);
+}
+
+static short polled(shmp_end *end)
+{
+    struct shmp_pollfd p = {.end = end, .events = POLLIN | POLLOUT};
+    CHECK(shmp_poll(&p, 1, 0) >= 0);
+    return p.revents;
+}
+
+/* ---- The operations ------------------------------------------------------------------------------ */
+
+static long do_pipe2(void)
+{
+    return shmp_pipe2(ends, O_NONBLOCK);
+}
+
+static void check_pipe2(long result)
+{
+    CHECK(result == 0 || (ends[0] == NULL && ends[1] == NULL));
+    if (result == 0) {
+        exchange(ends[0], ends[1]);
+        /* Also the first look: at an empty ring and at one with data. */
+        CHECK_EQ(shmp_write(ends[1], "x", 1), 1);
+        CHECK_EQ(polled(ends[0]), POLLIN);
+        CHECK_EQ(shmp_read(ends[0], bytes, 1), 1);
+        CHECK_EQ(polled(ends[0]), 0);
+        CHECK_EQ(polled(ends[1]), POLLOUT);
+    }
+}
+
+TEST(faults_in_pipe2)
+{
+    all_faults(&(struct scenario){.operate = do_pipe2, .check = check_pipe2, .also = EAGAIN});
+}
+
+static long do_mkfifo(void)
+{
+    name = unit_name();
+    return shmp_mkfifo(name, 0600);
+}
+
+static void check_mkfifo(long result)
+{
+    if (result < 0) {
+        /* A lock that says EAGAIN is another creator's, and so is the object. */
+        bool anothers = failed_call == CALL_lock && injected != ENOLCK;
+        CHECK_EQ(unit_names_left(), anothers ? 1 : 0);
+        CHECK_EQ(shmp_mkfifo(name, 0600), 0); /* and it works the next time */
+    }
+    more = shmp_open(name, O_RDWR | O_NONBLOCK);
+    CHECK(more != NULL);
+    exchange(more, more);
+}
+
+TEST(faults_in_mkfifo)
+{
+    all_faults(&(struct scenario){.operate = do_mkfifo, .check = check_mkfifo, .also = EEXIST});
+}
+
+static void make_fifo(void)
+{
+    name = unit_name();
+    CHECK_EQ(shmp_mkfifo(name, 0600), 0);
+}
+
+static long do_open(void)
+{
+    more = shmp_open(name, O_RDWR | O_NONBLOCK);
+    return more ? 0 : -1;
+}
+
+static void check_open(long result)
+{
+    if (result < 0)
+        more = shmp_open(name, O_RDWR | O_NONBLOCK);
+    CHECK(more != NULL);
+    exchange(more, more);
+}
+
+TEST(faults_in_open)
+{
+    all_faults(
+        &(struct scenario){.prepare = make_fifo, .operate = do_open, .check = check_open});
+}
+
+static void make_fifo_and_hold(void)
+{
+    make_fifo();
+    ends[0] = shmp_open(name, O_RDONLY | O_NONBLOCK);
+    ends[1] = shmp_open(name, O_WRONLY | O_NONBLOCK);
+    CHECK(ends[0] != NULL && ends[1] != NULL);
+    CHECK_EQ(shmp_write(ends[1], "kept", 4), 4);
+}
+
+static void check_second_open(long result)
+{
+    struct flock lock = {.l_type = F_WRLCK,
+                         .l_whence = SEEK_SET,
+                         .l_start = SHMP_HOLDER_LOCK + ends[0]->pipe->live.index,
+                         .l_len = 1};
+    CHECK_EQ(shmp_read(ends[0], bytes, 10), 4); /* not a new life */
+    exchange(ends[0], ends[1]);
+    if (result == 0) {
+        CHECK(more->pipe == ends[0]->pipe);
+        exchange(more, more);
+    }
+    /* The process still has its lock, though a second descriptor came and went. */
+    pid_t child = unit_fork();
+    if (child == 0) {
+        CHECK_EQ(real.lock(ends[0]->pipe->seg.fd, F_GETLK, &lock), 0);
+        CHECK(failed_call == CALL_lock || lock.l_type == F_WRLCK);
+        unit_done();
+    }
+    unit_join(child);
+}
+
+TEST(faults_in_a_second_open)
+{
+    all_faults(&(struct scenario){
+        .prepare = make_fifo_and_hold, .operate = do_open, .check = check_second_open});
+}
+
+static long do_write(void)
+{
+    for (size_t i = 0; i < 5000; i++)
+        bytes[i] = (unsigned char)(i * 7);
+    return shmp_write(ends[1], bytes, 5000);
+}
+
+static void check_write(long result)
+{
+    ssize_t r = shmp_read(ends[0], bytes, sizeof bytes);
+    CHECK_EQ(r, result < 0 ? -1 : result); /* what it said it wrote, and no more */
+    for (ssize_t i = 0; i < r; i++)
+        CHECK_EQ(bytes[i], (unsigned char)(i * 7));
+    exchange(ends[0], ends[1]);
+}
+
+static void make_resized(void)
+{
+    make_watched();
+    CHECK_EQ(shmp_fcntl(ends[0], F_SETPIPE_SZ, 65536), 65536); /* both sides must look anew */
+}
+
+TEST(faults_in_write)
+{
+    all_faults(&(struct scenario){
+        .prepare = make_resized, .operate = do_write, .check = check_write});
+}
+
+static long do_read(void)
+{
+    return shmp_read(ends[0], bytes, 3000);
+}
+
+static void make_filled(void)
+{
+    make_resized();
+    for (size_t i = 0; i < 5000; i++)
+        bytes[i] = (unsigned char)(i * 7);
+    CHECK_EQ(shmp_write(ends[1], bytes, 5000), 5000);
+    memset(bytes, 0, sizeof bytes);
+}
+
+static void check_read(long result)
+{
+    size_t have = result < 0 ? 0 : (size_t)result;
+    ssize_t r = shmp_read(ends[0], bytes + have, 60000);
+    CHECK_EQ(have + (size_t)r, 5000);
+    for (size_t i = 0; i < 5000; i++)
+        CHECK_EQ(bytes[i], (unsigned char)(i * 7));
+    exchange(ends[0], ends[1]);
+}
+
+TEST(faults_in_read)
+{
+    all_faults(
+        &(struct scenario){.prepare = make_filled, .operate = do_read, .check = check_read});
+}
+
+/* A blocked read, with a writer in another process. */
+static void make_writer_process(void)
+{
+    CHECK_EQ(shmp_pipe2(ends, O_CLOEXEC), 0);
+    helper = unit_fork();
+    if (helper == 0) {
+        struct shmp_header *h = ends[1]->pipe->seg.header;
+        UNTIL(load_relaxed(&h->r.sleeps) != 0);
+        CHECK_EQ(shmp_write(ends[1], "hello", 5), 5);
+        for (;;)
+            pause();
+    }
+    CHECK_EQ(shmp_close(ends[1]), 0);
+    ends[1] = NULL;
+}
+
+static void check_blocked_read(long result)
+{
+    if (result < 0)
+        result = shmp_read(ends[0], bytes, 10);
+    CHECK_EQ(result, 5);
+    CHECK(memcmp(bytes, "hello", 5) == 0);
+}
+
+TEST(faults_in_a_blocked_read)
+{
+    all_faults(&(struct scenario){
+        .prepare = make_writer_process, .operate = do_read, .check = check_blocked_read});
+}
+
+static long do_fileno(void)
+{
+    return shmp_fileno(ends[0]);
+}
+
+static void make_with_data(void)
+{
+    make_nonblocking();
+    CHECK_EQ(shmp_write(ends[1], "abc", 3), 3);
+}
+
+static void check_fileno(long result)
+{
+    CHECK(result >= 0);
+    CHECK_EQ(polled(ends[0]), POLLIN);
+    CHECK_EQ(shmp_read(ends[0], bytes, 10), 3);
+    CHECK_EQ(polled(ends[0]), 0);
+    exchange(ends[0], ends[1]);
+}
+
+TEST(faults_in_fileno)
+{
+    all_faults(
+        &(struct scenario){.prepare = make_with_data, .operate = do_fileno, .check = check_fileno});
+}
+
+static long do_grow(void)
+{
+    return shmp_fcntl(ends[1], F_SETPIPE_SZ, 1 << 18);
+}
+
+static void check_grow(long result)
+{
+    long size = shmp_fcntl(ends[0], F_GETPIPE_SZ, 0);
+    CHECK_EQ(size, result < 0 ? 65536 : 1 << 18);
+    check_read(0);
+    CHECK_EQ(shmp_fcntl(ends[0], F_SETPIPE_SZ, 1 << 18), 1 << 18);
+    exchange(ends[0], ends[1]);
+}
+
+TEST(faults_in_growth)
+{
+    all_faults(
+        &(struct scenario){.prepare = make_filled, .operate = do_grow, .check = check_grow});
+}
+
+static void make_named_filled(void)
+{
+    make_fifo_and_hold();
+    CHECK_EQ(shmp_read(ends[0], bytes, 10), 4);
+    for (size_t i = 0; i < 5000; i++)
+        bytes[i] = (unsigned char)(i * 7);
+    CHECK_EQ(shmp_write(ends[1], bytes, 5000), 5000);
+}
+
+TEST(faults_in_growth_of_a_named_pipe)
+{
+    all_faults(
+        &(struct scenario){.prepare = make_named_filled, .operate = do_grow, .check = check_grow});
+}
+
+static long do_close(void)
+{
+    int r = shmp_close(ends[0]);
+    ends[0] = NULL;
+    return r;
+}
+
+static void check_close(long result)
+{
+    CHECK_EQ(result, 0);
+    CHECK_EQ(shmp_close(ends[1]), 0);
+    ends[1] = NULL;
+}
+
+TEST(faults_in_close)
+{
+    all_faults(
+        &(struct scenario){.prepare = make_watched, .operate = do_close, .check = check_close});
+}
+
+static long do_last_close(void)
+{
+    int r = shmp_close(ends[0]);
+    ends[0] = NULL;
+    r |= shmp_close(ends[1]);
+    ends[1] = NULL;
+    return r;
+}
+
+TEST(faults_in_the_last_close)
+{
+    all_faults(&(struct scenario){.prepare = make_watched, .operate = do_last_close});
+}
+
+static void make_token(void)
+{
+    make_nonblocking();
+    CHECK_EQ(shmp_export(ends[0], &token), 0);
+    token.segment_fd = fcntl(token.segment_fd, F_DUPFD_CLOEXEC, 3);
+    token.companion_fd = fcntl(token.companion_fd, F_DUPFD_CLOEXEC, 3);
+}
+
+static long do_import(void)
+{
+    more = shmp_import(&token);
+    return more ? 0 : -1;
+}
+
+static void check_import(long result)
+{
+    exchange(ends[0], ends[1]);
+    if (result == 0)
+        exchange(more, ends[1]);
+}
+
+TEST(faults_in_import)
+{
+    all_faults(&(struct scenario){
+        .prepare = make_token, .operate = do_import, .check = check_import, .also = EINVAL});
+}
+
+/* As a process does it that has nothing of the pipe but the two descriptors. */
+static void make_token_alone(void)
+{
+    make_token();
+    CHECK_EQ(shmp_close(ends[0]), 0);
+    CHECK_EQ(shmp_close(ends[1]), 0);
+    ends[0] = ends[1] = NULL;
+}
+
+TEST(faults_in_the_first_import)
+{
+    all_faults(
+        &(struct scenario){.prepare = make_token_alone, .operate = do_import, .also = EINVAL});
+}
+
+static long do_unlink(void)
+{
+    return shmp_unlink(name);
+}
+
+TEST(faults_in_unlink)
+{
+    all_faults(&(struct scenario){.prepare = make_fifo, .operate = do_unlink});
+}
+
+static long do_fork(void)
+{
+    char back[3];
+    pid_t child = unit_fork(); /* the fork hook's calls fail in the child */
+    if (child == 0) {
+        int before = countdown;
+        countdown = 0;
+        CHECK_EQ(shmp_write(ends[1], "abc", 3), 3);
+        CHECK_EQ(shmp_read(ends[0], back, 3), 3);
+        CHECK_EQ(shmp_fcntl(ends[0], F_GETFL, 0), O_RDONLY | O_NONBLOCK);
+        CHECK_EQ(shmp_close(ends[0]), 0);
+        CHECK_EQ(shmp_close(ends[1]), 0);
+        _exit(before == 0 ? HIT : NOT_HIT);
+    }
+    int status = unit_wait(child);
+    CHECK(WIFEXITED(status) && (WEXITSTATUS(status) == HIT || WEXITSTATUS(status) == NOT_HIT));
+    if (WEXITSTATUS(status) == HIT) {
+        failed_call = failed_call < 0 ? CALL_lock : failed_call;
+        countdown = 0;
+    }
+    return 0;
+}
+
+static void check_fork(long result)
+{
+    CHECK_EQ(result, 0);
+    exchange(ends[0], ends[1]);
+}
+
+TEST(faults_in_a_forked_childs_first_moments)
+{
+    all_faults(
+        &(struct scenario){.prepare = make_nonblocking, .operate = do_fork, .check = check_fork});
+}
