@@ -168,21 +168,44 @@ static void relock(struct shmp_pipe *pipe)
     shmp_description_relock(pipe);
 }
 
-static struct shmp_pipe *find(int fd)
+/* The attachment to this file, or NULL.  0 or -errno: then it is not known, and a second
+ * attachment must not be made. */
+static int find(int fd, struct shmp_pipe **found)
 {
     struct stat st;
-    if (shmp_sys.fstat(fd, &st) < 0)
-        return NULL;
-    for (struct shmp_pipe *p = registry; p; p = p->next)
+    *found = NULL;
+    long r = shmp_sys.fstat(fd, &st);
+    for (struct shmp_pipe *p = registry; r == 0 && p; p = p->next)
         if (p->seg.ino == st.st_ino && p->seg.dev == st.st_dev)
-            return p;
-    return NULL;
+            *found = p;
+    return (int)r;
+}
+
+/* Closes a descriptor that is no attachment's own, and takes again the locks that go with it;
+ * if it cannot be known whose, everybody's. */
+static int close_locked(int fd)
+{
+    struct shmp_pipe *pipe;
+    bool known = find(fd, &pipe) == 0;
+    bool own = false;
+    for (struct shmp_pipe *p = registry; p; p = p->next)
+        own = own || p->seg.fd == fd;
+    long r = own ? 0 : shmp_sys.close(fd);
+    for (struct shmp_pipe *p = registry; p; p = p->next)
+        if (p == pipe || !known)
+            relock(p);
+    return (int)r;
 }
 
 /* Takes the descriptor, also when it fails. */
 static int pipe_get(struct shmp_pipe **out, int fd, const struct shmp_header *judged)
 {
-    struct shmp_pipe *pipe = find(fd);
+    struct shmp_pipe *pipe;
+    int r = find(fd, &pipe);
+    if (r < 0) {
+        close_locked(fd);
+        return r;
+    }
     if (pipe) {
         if (fd != pipe->seg.fd) {
             shmp_sys.close(fd);
@@ -193,7 +216,7 @@ static int pipe_get(struct shmp_pipe **out, int fd, const struct shmp_header *ju
         return 0;
     }
     pipe = calloc(1, sizeof *pipe);
-    int r = pipe ? shmp_seg_map(&pipe->seg, fd, judged) : -ENOMEM;
+    r = pipe ? shmp_seg_map(&pipe->seg, fd, judged) : -ENOMEM;
     if (r < 0) {
         shmp_sys.close(fd);
         free(pipe);
@@ -229,14 +252,9 @@ static void pipe_put(struct shmp_pipe *pipe)
 int shmp_segment_close(int fd)
 {
     pthread_mutex_lock(&registry_mutex);
-    struct shmp_pipe *pipe = find(fd);
-    long r = 0;
-    if (pipe == NULL || pipe->seg.fd != fd)
-        r = shmp_sys.close(fd);
-    if (pipe)
-        relock(pipe);
+    int r = close_locked(fd);
     pthread_mutex_unlock(&registry_mutex);
-    return (int)r;
+    return r;
 }
 
 /* ---- Ends ---------------------------------------------------------------------- */

@@ -45,8 +45,13 @@ int shmp_companion_create(int fds[2])
     if (r < 0)
         return r;
     shmp_companion_mark(fds[0]);
-    shmp_sys.write_quiet(fds[1], zeros, 1);
-    return 0;
+    long written = shmp_sys.write_quiet(fds[1], zeros, 1);
+    if (written == 1)
+        return 0;
+    /* Without that byte a first look at a ring with data would not see it. */
+    shmp_sys.close(fds[0]);
+    shmp_sys.close(fds[1]);
+    return written < 0 ? (int)written : -EIO;
 }
 
 int shmp_companion_is_fresh(int fd)

@@ -235,9 +235,12 @@ int shmp_fifo_unlink(int fd, const char *name)
     shmp_sys.close((int)at);
     if (r == 0 && (named.st_ino != ours.st_ino || named.st_dev != ours.st_dev))
         r = -ENOENT;
-    if (r == 0)
-        r = (int)shmp_sys.shm_unlink(object);
-    if (r == 0 && shmp_sys.pread(fd, &h, sizeof h, 0) == (long)sizeof h && h.instance != 0)
+    /* First, what the FIFO is called: without that it would stay behind. */
+    long whole = r < 0 ? r : shmp_sys.pread(fd, &h, sizeof h, 0);
+    if (whole < 0)
+        return (int)whole;
+    r = (int)shmp_sys.shm_unlink(object);
+    if (r == 0 && whole == (long)sizeof h && h.instance != 0)
         shmp_sys.unlink(fifo_path(h.instance, name).text);
     return r;
 }
