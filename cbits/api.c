@@ -164,6 +164,10 @@ int shmp_close_segment(int segment_fd)
 
 static ssize_t transfer(shmp_end *end, const struct iovec *iov, int iovcnt, bool out)
 {
+    if (!(out ? shmp_can_write(end) : shmp_can_read(end))) {
+        errno = EBADF; /* before any look at the buffers (CR-10) */
+        return -1;
+    }
     if (iovcnt < 0 || iovcnt > MOST_IOVECS) {
         errno = EINVAL;
         return -1;
