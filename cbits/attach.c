@@ -90,8 +90,10 @@ static void fork_prepare(void)
         pthread_mutex_lock(&p->live.mutex);
         pthread_mutex_lock(&p->seg.mutex);
         /* The parent may close its end before the child has joined the description. */
-        for (struct shmp_end *end = p->ends; end; end = end->next)
+        for (struct shmp_end *end = p->ends; end; end = end->next) {
             store_relaxed(&end->private_flags, shmp_flags(end) & ~SHMP_DESCRIPTION_USED);
+            end->forked = true;
+        }
     }
     shmp_record_fork_prepare();
 }

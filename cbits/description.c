@@ -102,7 +102,9 @@ void shmp_description_drop(struct shmp_end *end)
     end->shared = false;
     uint64_t seen = load_acquire(&pipe->seg.descriptions[index]);
     bool alone = !byte_is_locked(&pipe->seg, index); /* our own lock does not count */
-    if (alone && (uint32_t)(seen >> 32) == end->description_gen)
+    /* A child that joins late finds the flags as they were last, if the entry stays as it is:
+     * without a lock it is as good as free, but the last to be taken. */
+    if (alone && !end->forked && (uint32_t)(seen >> 32) == end->description_gen)
         cas_seq_cst64(&pipe->seg.descriptions[index], &seen, seen >> 32 << 32);
     lock_byte(&pipe->seg, index, F_UNLCK);
 }
@@ -120,6 +122,7 @@ void shmp_description_inherit(struct shmp_end *end)
         return;
     uint32_t flags = load_relaxed(&end->private_flags); /* as they were at the fork */
     end->pipe->description_refs[end->description]--;
+    end->forked = false;
     if (!shmp_description_join(end, end->description, end->description_gen))
         shmp_description_new(end, flags);
 }

@@ -47,6 +47,7 @@ struct shmp_end {
     uint32_t description;
     uint32_t description_gen;
     bool shared; /* its flags are in the description table */
+    bool forked; /* a child may not have joined them yet */
     bool deaf;   /* a FIFO read end whose POLLHUP may be silent (FO-16) */
     bool brief;     /* the last sleep took a few microseconds: a dialogue on one CPU */
     bool streaming; /* the last wait was over at once: the other side keeps coming */
