@@ -174,6 +174,7 @@ struct shmp_read_line {
 #define SHMP_LEVEL_NOT_FULL 1u
 #define SHMP_LEVEL_FULL 2u
 #define SHMP_LEVEL_SHRUNK 3u /* full because its free slots were taken away */
+#define SHMP_LEVEL_GROWN 4u  /* not full because slots were added */
 
 /* Rarely written: wait queues, poll usage, wake statistics. */
 struct shmp_wait_line {

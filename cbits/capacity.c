@@ -151,7 +151,7 @@ long shmp_capacity_set(struct shmp_end *end, long argument)
     /* Any resize wakes a writer and the pollers, whatever it changed (CP-8). */
     shmp_queue_wake_one(&h->wait.writable, &h->stats.write_wakes);
     if (shmp_companion_is_watched(h))
-        shmp_companion_resized(&pipe->live, end->fd, end->mode);
+        shmp_companion_resized(&pipe->live, end->fd);
     return (long)slots * (long)SHMP_SLOT_SIZE;
 }
 

@@ -12,7 +12,9 @@
 
 /* Not a size the kernel gives a new pipe, so it also says "known" (FO-1). */
 #define COMPANION_BYTES 16384
-#define MOST_EDGES 8192u /* at most three of the four slots: still not full */
+/* At most two of the four slots, wherever in its page the first byte lies: not full, and a
+ * power of two, so that the free ones can be taken away. */
+#define MOST_EDGES 4096u
 
 #define COMPANION_MOST (2 * COMPANION_BYTES)
 
@@ -59,6 +61,10 @@ int shmp_companion_is_fresh(int fd)
     long size = shmp_sys.fcntl(fd, F_GETPIPE_SZ, 0);
     if (size < 0)
         return (int)size;
+    /* Two slots also have the new pipes of a user with too many pages (CP-5), but empty. */
+    int queued = 0;
+    if (size == COMPANION_BYTES / 2 && shmp_sys.ioctl(fd, FIONREAD, &queued) == 0 && queued > 0)
+        return 0;
     return size != COMPANION_BYTES && size != COMPANION_BYTES / 4 && size != COMPANION_BYTES * 2;
 }
 
@@ -99,15 +105,39 @@ static uint32_t max_usage_now(struct shmp_header *h)
     return load_relaxed(&h->geometry[load_acquire(&h->wait.geometry_gen) & 1].max_usage);
 }
 
+/* Full without a word to readers, from either end: one, two or all four slots are in use, and
+ * the others go.  Pollers of write ends are told, and find it full. */
+static void take_free_slots(struct shmp_companion_line *c, int fd)
+{
+    for (long size = SHMP_PAGE; size <= COMPANION_BYTES; size *= 2)
+        if (shmp_sys.fcntl(fd, F_SETPIPE_SZ, size) >= 0) {
+            store_relaxed(&c->level, size == COMPANION_BYTES ? SHMP_LEVEL_FULL
+                                                             : SHMP_LEVEL_SHRUNK);
+            return;
+        }
+}
+
 /* Every slot used, in one write: whole pages never merge.  Without readers the kernel takes
- * nothing; then the free slots are taken away instead, from under the one byte. */
+ * nothing. */
 static void fill(struct shmp_companion_line *c, int fd)
 {
     store_relaxed(&c->level, SHMP_LEVEL_FULL);
-    store_relaxed(&c->queued, MOST_EDGES);
-    if (shmp_sys.write_quiet(fd, zeros, COMPANION_MOST) == -EPIPE &&
-        shmp_sys.fcntl(fd, F_SETPIPE_SZ, SHMP_PAGE) >= 0)
-        store_relaxed(&c->level, SHMP_LEVEL_SHRUNK);
+    if (shmp_sys.write_quiet(fd, zeros, COMPANION_MOST) == -EPIPE)
+        take_free_slots(c, fd);
+    else
+        store_relaxed(&c->queued, MOST_EDGES);
+}
+
+/* A reader is about to empty it, or to leave one byte: all its slots back. */
+static void restore_size(struct shmp_companion_line *c, int fd)
+{
+    uint32_t level = load_relaxed(&c->level);
+    if (level == SHMP_LEVEL_SHRUNK ||
+        (level == SHMP_LEVEL_UNKNOWN && shmp_sys.fcntl(fd, F_GETPIPE_SZ, 0) != COMPANION_BYTES))
+        shmp_sys.fcntl(fd, F_SETPIPE_SZ, COMPANION_BYTES);
+    /* GROWN stays: to take slots away is an event for writers, and nothing has happened. */
+    if (level != SHMP_LEVEL_GROWN)
+        store_relaxed(&c->level, SHMP_LEVEL_NOT_FULL);
 }
 
 /* Some, but not full.  true if it took a read. */
@@ -119,9 +149,7 @@ static bool leave_one(struct shmp_companion_line *c, int fd)
     if (queued > 1)
         shmp_sys.read(fd, bytes, (size_t)queued - 1 < sizeof bytes ? (size_t)queued - 1
                                                                    : sizeof bytes);
-    if (load_relaxed(&c->level) == SHMP_LEVEL_SHRUNK) /* its one slot stays in use */
-        shmp_sys.fcntl(fd, F_SETPIPE_SZ, COMPANION_BYTES);
-    store_relaxed(&c->level, SHMP_LEVEL_NOT_FULL);
+    restore_size(c, fd);
     store_relaxed(&c->queued, 1);
     return queued > 1;
 }
@@ -147,6 +175,11 @@ bool shmp_companion_never_had_writers(struct shmp_live *live, int fd)
     return gone;
 }
 
+static bool is_full(uint32_t level)
+{
+    return level == SHMP_LEVEL_FULL || level == SHMP_LEVEL_SHRUNK;
+}
+
 static void sync_locked(struct shmp_header *h, int fd, int mode,
                         enum shmp_sync op)
 {
@@ -160,12 +193,13 @@ static void sync_locked(struct shmp_header *h, int fd, int mode,
     bool full = shmp_full(head, tail, max_usage_now(h)) && (usage & SHMP_POLL_WRITERS) != 0;
     bool told = op != SHMP_SYNC_READ || (usage & SHMP_ASYNC_WRITERS) == 0;
     if (can_read(mode) && empty) {
+        restore_size(c, fd); /* first: then writers hear of one change, not of two */
         drain(fd);
         told = true;
-        store_relaxed(&c->level, SHMP_LEVEL_NOT_FULL);
         store_relaxed(&c->queued, 0);
     } else if (can_read(mode) && !full &&
-               (level != SHMP_LEVEL_NOT_FULL || queued > MOST_EDGES / 2)) {
+               ((level != SHMP_LEVEL_NOT_FULL && level != SHMP_LEVEL_GROWN) ||
+                queued > MOST_EDGES / 2)) {
         told = leave_one(c, fd) || told;
     }
     if (!told)
@@ -174,11 +208,15 @@ static void sync_locked(struct shmp_header *h, int fd, int mode,
         return;
     level = load_relaxed(&c->level);
     queued = load_relaxed(&c->queued);
-    if (full && level != SHMP_LEVEL_FULL && level != SHMP_LEVEL_SHRUNK)
+    if (full && !is_full(level) && (op != SHMP_SYNC_WRITE || level == SHMP_LEVEL_GROWN))
+        take_free_slots(c, fd);
+    else if (full && !is_full(level)) {
         fill(c, fd); /* which is this write's edge, too */
-    else if (op != SHMP_SYNC_WRITE)
         return;
-    else if (!empty && (full || queued < MOST_EDGES))
+    }
+    if (op != SHMP_SYNC_WRITE)
+        return;
+    if (!empty && (full || queued < MOST_EDGES))
         store_relaxed(&c->queued, queued + (shmp_sys.write_quiet(fd, zeros, 1) == 1));
     else
         shmp_sys.write_quiet(fd, NOWHERE, 1);
@@ -192,31 +230,37 @@ void shmp_companion_sync(struct shmp_live *live, int fd, int mode, enum shmp_syn
     shmp_unlock(&h->companion.lock);
 }
 
-void shmp_companion_resized(struct shmp_live *live, int fd, int mode)
+/* One F_SETPIPE_SZ for one F_SETPIPE_SZ: pollers of write ends hear of it, readers do not. */
+static void resized_locked(struct shmp_header *h, int fd)
 {
-    struct shmp_header *h = live->seg->header;
     struct shmp_companion_line *c = &h->companion;
-    lock_companion(live, c);
     uint32_t tail = SHMP_TAIL_INDEX(load_seq_cst(&h->tail));
     uint32_t head = load_seq_cst(&h->head);
-    bool looked = (load_seq_cst(&h->wait.poll_usage) & SHMP_POLL_WRITERS) != 0;
+    uint32_t level = load_relaxed(&c->level);
     bool full = shmp_full(head, tail, max_usage_now(h));
-    if (looked && full && !can_write(mode)) {
-        /* Only a read end at hand: make it full by taking its free slots away. */
-        leave_one(c, fd);
-        shmp_sys.fcntl(fd, F_SETPIPE_SZ, SHMP_PAGE);
-        store_relaxed(&c->level, SHMP_LEVEL_SHRUNK);
-    } else if (looked && !full && !can_read(mode) &&
-               load_relaxed(&c->level) != SHMP_LEVEL_NOT_FULL) {
-        /* Only a write end at hand: make room by adding slots. */
-        shmp_sys.fcntl(fd, F_SETPIPE_SZ, COMPANION_BYTES * 2);
-        store_relaxed(&c->level, SHMP_LEVEL_UNKNOWN);
-    } else {
-        sync_locked(h, fd, mode, SHMP_SYNC_LEVEL);
-        if (looked && !full)
-            shmp_sys.fcntl(fd, F_SETPIPE_SZ, COMPANION_BYTES);
+    long size = shmp_sys.fcntl(fd, F_GETPIPE_SZ, 0);
+    if (full && !is_full(level)) {
+        take_free_slots(c, fd);
+        return;
     }
-    shmp_unlock(&c->lock);
+    if (!full && is_full(level)) {
+        size = size < COMPANION_BYTES ? COMPANION_BYTES : COMPANION_BYTES * 2;
+        level = size == COMPANION_BYTES ? SHMP_LEVEL_NOT_FULL : SHMP_LEVEL_GROWN;
+    } else if (!full && level == SHMP_LEVEL_GROWN && load_relaxed(&c->queued) < MOST_EDGES) {
+        size = COMPANION_BYTES; /* a reader has been here, and left slots free */
+        level = SHMP_LEVEL_NOT_FULL;
+    }
+    if (shmp_sys.fcntl(fd, F_SETPIPE_SZ, size) >= 0)
+        store_relaxed(&c->level, level);
+}
+
+void shmp_companion_resized(struct shmp_live *live, int fd)
+{
+    struct shmp_header *h = live->seg->header;
+    lock_companion(live, &h->companion);
+    if ((load_seq_cst(&h->wait.poll_usage) & SHMP_POLL_WRITERS) != 0)
+        resized_locked(h, fd);
+    shmp_unlock(&h->companion.lock);
 }
 
 void shmp_companion_look(struct shmp_live *live, int fd, int mode, bool async)

@@ -55,7 +55,7 @@ enum shmp_sync { SHMP_SYNC_LEVEL, SHMP_SYNC_READ, SHMP_SYNC_WRITE };
  * or write of the ring. */
 void shmp_companion_sync(struct shmp_live *live, int fd, int mode, enum shmp_sync op);
 /* After F_SETPIPE_SZ, which pollers of the write end hear of whatever it changed (CP-8). */
-void shmp_companion_resized(struct shmp_live *live, int fd, int mode);
+void shmp_companion_resized(struct shmp_live *live, int fd);
 
 /* Somebody looks at this end from now on; or, O_ASYNC, wants to be told of each operation. */
 void shmp_companion_look(struct shmp_live *live, int fd, int mode, bool async);
