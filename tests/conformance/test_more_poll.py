@@ -1,4 +1,4 @@
-"""Sets of descriptors: rules PL-1, PL-5, PL-9 and PL-14, and signals while waiting (SG-1)."""
+"""Sets of descriptors: rules PL-1, PL-5, PL-8, PL-10, PL-14, and signals while waiting (SG-1)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from collections.abc import Callable
 
 import pytest
 
-from conformance.backends import Pipes
+from conformance.backends import Backend, Pipes
+from conformance.deviations import not_yet
+from conformance.ends import PIPE_BUF
 from conformance.marks import NONBLOCK
 from support.actors import Actor, ProcessActor, quiesce
 from support.signals import InterruptedByTest, Probe, raise_interrupted
@@ -123,3 +125,36 @@ def wait_for(number: int, way: str) -> bool:
     with select.epoll() as waiting:
         waiting.register(number, select.EPOLLIN)
         return bool(waiting.poll())
+
+
+def test_PL_10_a_writer_that_must_wait_from_the_start_is_no_event(
+    request: pytest.FixtureRequest, pipes: Pipes, backend: Backend, spawn: Spawn
+) -> None:
+    not_yet(request, backend, "a write tells the companion before it sleeps, whatever it added")
+    reader, writer = pipes.make(slots=1)
+    writer.write(bytes(PIPE_BUF))
+    with select.epoll() as poller:
+        poller.register(reader.fileno(), select.EPOLLIN | select.EPOLLET)
+        assert poller.poll(0) == [(reader.fileno(), select.EPOLLIN)]
+        actor = spawn(lambda: writer.write(b"x"), keep=writer)
+        actor.wait_blocked()
+        assert poller.poll(0) == [], "nothing was added"
+        assert reader.read(PIPE_BUF) == bytes(PIPE_BUF)
+        assert actor.result() == 1
+        assert poller.poll(0) == [(reader.fileno(), select.EPOLLIN)]
+
+
+def test_PL_08_a_writer_that_still_waits_is_no_event_for_writers(
+    pipes: Pipes, spawn: Spawn
+) -> None:
+    reader, writer = pipes.make(slots=1)
+    writer.write(bytes(PIPE_BUF))
+    actor = spawn(lambda: writer.write(bytes(2 * PIPE_BUF)), keep=writer)
+    actor.wait_blocked()
+    with select.epoll() as poller:
+        poller.register(writer.fileno(), select.EPOLLOUT | select.EPOLLET)
+        assert poller.poll(0) == []
+        reader.read(100)
+        assert poller.poll(0) == [], "no slot was freed"
+    reader.read_exactly(3 * PIPE_BUF - 100)
+    assert actor.result() == 2 * PIPE_BUF
