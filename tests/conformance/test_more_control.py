@@ -1,4 +1,4 @@
-"""What is around the data: descriptors, ioctl, stat, locks: rules CR-5 to CR-11, FS-1 to FS-8."""
+"""What is around the data: descriptors, ioctl, stat, locks: rules CR-4 to CR-11, FS-1 to FS-8."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import pytest
 
-from conformance.backends import Pipes
+from conformance.backends import Backend, Pipes
 from conformance.ends import PIPE_BUF, End, KernelEnd, shmpipe
 from conformance.marks import anonymous_only, both_modes, named_only
 from support import proc
@@ -168,3 +168,23 @@ def test_FS_06_PIPE_BUF_is_a_page(pipes: Pipes) -> None:
 def test_FS_08_the_descriptor_is_a_fifo(pipes: Pipes) -> None:
     end = pipes.open(pipes.create(0o640), "r+")
     assert stat.filemode(os.fstat(end.fileno()).st_mode) == "prw-r-----"
+
+
+@anonymous_only
+def test_CR_04_a_notification_pipe_is_enopkg_without_watch_queues(
+    pipes: Pipes, backend: Backend
+) -> None:
+    if not backend.shm and kernel_has_watch_queues():
+        pytest.skip("this kernel has watch queues")
+    with fails_with(errno.ENOPKG):
+        pipes.make(os.O_EXCL)
+
+
+def kernel_has_watch_queues() -> bool:
+    try:
+        ends = os.pipe2(os.O_EXCL)
+    except OSError:
+        return False
+    for end in ends:
+        os.close(end)
+    return True
