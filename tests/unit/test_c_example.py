@@ -57,7 +57,7 @@ def test_from_c_to_python(built: Path, name: str, tmp_path: Path) -> None:
         subprocess.Popen([built / "examples/shmp_send", name], stdin=data) as sender,
     ):
         with shmpipe.open(name, "r") as reader:
-            received = b"".join(iter(lambda: reader.read(70_000), b""))
+            received = b"".join(iter(lambda: reader.read(70_000) or b"", b""))
         assert sender.wait(SECONDS) == 0
     assert (len(received), digest(received)) == (len(DATA), digest(DATA))
 
