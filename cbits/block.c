@@ -14,16 +14,11 @@ static struct shmp_queue *queue_of(struct shmp_header *h, int side)
     return side == SHMP_SIDE_READERS ? &h->wait.readable : &h->wait.writable;
 }
 
-static uint32_t max_usage_now(struct shmp_header *h)
-{
-    return load_relaxed(&h->geometry[load_acquire(&h->wait.geometry_gen) & 1].max_usage);
-}
-
 /* The condition this side sleeps for, without its other half, the last close (WK-12). */
 static bool ready(struct shmp_header *h, int side)
 {
     return side == SHMP_SIDE_READERS ? !shmp_ring_looks_empty(h)
-                                     : !shmp_ring_looks_full(h, max_usage_now(h));
+                                     : !shmp_ring_looks_full(h, shmp_max_usage(h));
 }
 
 static bool spin_for(struct shmp_header *h, int side, int looks)

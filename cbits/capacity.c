@@ -178,6 +178,8 @@ int shmp_incarnate(struct shmp_end *end)
     if (r < 0)
         return r;
     int fresh = shmp_companion_is_fresh(end->fd);
+    if (fresh == 2) /* then the holders have to say whether this is a new life */
+        fresh = !shmp_is_held_by_others(pipe);
     if (fresh == 1) {
         r = (int)shmp_sys.fstat(pipe->seg.fd, &st);
         if (r == 0)

@@ -61,10 +61,8 @@ int shmp_companion_is_fresh(int fd)
     long size = shmp_sys.fcntl(fd, F_GETPIPE_SZ, 0);
     if (size < 0)
         return (int)size;
-    /* Two slots also have the new pipes of a user with too many pages (CP-5), but empty. */
-    int queued = 0;
-    if (size == COMPANION_BYTES / 2 && shmp_sys.ioctl(fd, FIONREAD, &queued) == 0 && queued > 0)
-        return 0;
+    if (size == COMPANION_BYTES / 2)
+        return 2;
     return size != COMPANION_BYTES && size != COMPANION_BYTES / 4 && size != COMPANION_BYTES * 2;
 }
 
@@ -98,11 +96,6 @@ static void drain(int fd)
 {
     unsigned char bytes[COMPANION_MOST];
     shmp_sys.read(fd, bytes, sizeof bytes);
-}
-
-static uint32_t max_usage_now(struct shmp_header *h)
-{
-    return load_relaxed(&h->geometry[load_acquire(&h->wait.geometry_gen) & 1].max_usage);
 }
 
 /* Full without a word to readers, from either end: one, two or all four slots are in use, and
@@ -190,14 +183,16 @@ static void sync_locked(struct shmp_header *h, int fd, int mode,
     uint32_t level = load_relaxed(&c->level);
     uint32_t queued = load_relaxed(&c->queued);
     bool empty = shmp_empty(head, tail) && (usage & SHMP_POLL_READERS) != 0;
-    bool full = shmp_full(head, tail, max_usage_now(h)) && (usage & SHMP_POLL_WRITERS) != 0;
+    bool full = shmp_full(head, tail, shmp_max_usage(h)) && (usage & SHMP_POLL_WRITERS) != 0;
     bool told = op != SHMP_SYNC_READ || (usage & SHMP_ASYNC_WRITERS) == 0;
-    if (can_read(mode) && empty) {
+    /* A write of an end that can do both never reads: that would signal its writers (IO-7). */
+    bool reads = can_read(mode) && op != SHMP_SYNC_WRITE;
+    if (reads && empty) {
         restore_size(c, fd); /* first: then writers hear of one change, not of two */
         drain(fd);
         told = true;
         store_relaxed(&c->queued, 0);
-    } else if (can_read(mode) && !full &&
+    } else if (reads && !full &&
                ((level != SHMP_LEVEL_NOT_FULL && level != SHMP_LEVEL_GROWN) ||
                 queued > MOST_EDGES / 2)) {
         told = leave_one(c, fd) || told;
@@ -237,7 +232,7 @@ static void resized_locked(struct shmp_header *h, int fd)
     uint32_t tail = SHMP_TAIL_INDEX(load_seq_cst(&h->tail));
     uint32_t head = load_seq_cst(&h->head);
     uint32_t level = load_relaxed(&c->level);
-    bool full = shmp_full(head, tail, max_usage_now(h));
+    bool full = shmp_full(head, tail, shmp_max_usage(h));
     long size = shmp_sys.fcntl(fd, F_GETPIPE_SZ, 0);
     if (full && !is_full(level)) {
         take_free_slots(c, fd);

@@ -29,7 +29,8 @@
 int shmp_companion_create(int fds[2]);
 
 /* After opening a FIFO: 1 if the kernel has made a new pipe for it, so that everything in
- * the ring is from an earlier life (FO-1); 0 if not; or -errno. */
+ * the ring is from an earlier life (FO-1); 0 if not; 2 if its size does not tell, because this
+ * user's pipes hold too many pages to give it another (CP-5); or -errno. */
 int shmp_companion_is_fresh(int fd);
 /* Marks it as known, so that the next opener finds it not fresh. */
 int shmp_companion_mark(int fd);

@@ -10,15 +10,6 @@
 #include "pipe.h"
 #include "sys.h"
 
-static bool byte_is_locked(struct shmp_seg *seg, uint32_t index)
-{
-    struct flock lock = {.l_type = F_WRLCK,
-                         .l_whence = SEEK_SET,
-                         .l_start = SHMP_DESCRIPTION_LOCK + index,
-                         .l_len = 1};
-    return shmp_sys.lock(seg->fd, F_GETLK, &lock) < 0 || lock.l_type != F_UNLCK;
-}
-
 static long lock_byte(struct shmp_seg *seg, uint32_t index, short type)
 {
     struct flock lock = {.l_type = type,
@@ -42,19 +33,16 @@ static bool take(struct shmp_end *end, uint32_t index, uint32_t flags)
 {
     struct shmp_pipe *pipe = end->pipe;
     _Atomic uint64_t *entry = &pipe->seg.descriptions[index];
-    uint64_t seen = load_acquire(entry);
+    uint64_t seen;
     if (pipe->description_refs[index] != 0)
         return false;
-    if (((uint32_t)seen & SHMP_DESCRIPTION_USED) != 0 && byte_is_locked(&pipe->seg, index))
+    /* A write lock: nobody holds the description, and while we look nobody can join it. */
+    if (lock_byte(&pipe->seg, index, F_WRLCK) != 0)
         return false;
-    if (lock_byte(&pipe->seg, index, F_RDLCK) != 0)
-        return false;
+    seen = load_acquire(entry);
     uint64_t fresh = ((seen >> 32) + 1) << 32 | SHMP_DESCRIPTION_USED | flags;
-    /* Two takers may both hold a read lock; one wins here. */
-    if (!cas_seq_cst64(entry, &seen, fresh)) {
-        lock_byte(&pipe->seg, index, F_UNLCK);
-        return false;
-    }
+    store_seq_cst(entry, fresh);
+    lock_byte(&pipe->seg, index, F_RDLCK);
     use(end, index, fresh);
     return true;
 }
@@ -100,12 +88,14 @@ void shmp_description_drop(struct shmp_end *end)
     if (!end->shared || --pipe->description_refs[index] != 0)
         return;
     end->shared = false;
-    uint64_t seen = load_acquire(&pipe->seg.descriptions[index]);
-    bool alone = !byte_is_locked(&pipe->seg, index); /* our own lock does not count */
     /* A child that joins late finds the flags as they were last, if the entry stays as it is:
-     * without a lock it is as good as free, but the last to be taken. */
-    if (alone && !end->forked && (uint32_t)(seen >> 32) == end->description_gen)
-        cas_seq_cst64(&pipe->seg.descriptions[index], &seen, seen >> 32 << 32);
+     * without a lock it is as good as free, but the last to be taken.  Else it is freed under a
+     * write lock, which we get only as the last and which keeps joiners away. */
+    if (!end->forked && lock_byte(&pipe->seg, index, F_WRLCK) == 0) {
+        uint64_t seen = load_acquire(&pipe->seg.descriptions[index]);
+        if ((uint32_t)(seen >> 32) == end->description_gen)
+            store_release(&pipe->seg.descriptions[index], seen >> 32 << 32);
+    }
     lock_byte(&pipe->seg, index, F_UNLCK);
 }
 

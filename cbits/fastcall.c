@@ -133,6 +133,13 @@ static int on_tick(void)
     return r;
 }
 
+/* None; and io.BufferedWriter takes the errno of its BlockingIOError from the C variable. */
+static PyObject *would_block(void)
+{
+    errno = EAGAIN;
+    Py_RETURN_NONE;
+}
+
 static PyObject *count_result(PyObject *self, ssize_t r)
 {
     /* A handler raised: what was moved before is lost to the caller, as with os.write (SG-2). */
@@ -141,7 +148,7 @@ static PyObject *count_result(PyObject *self, ssize_t r)
     if (r >= 0)
         return PyLong_FromSsize_t(r);
     if (r == -EAGAIN)
-        Py_RETURN_NONE;
+        return would_block();
     return os_error(self, r);
 }
 
@@ -178,8 +185,12 @@ static PyObject *base_readinto(PyObject *self, PyObject *buffer)
     Py_buffer view;
     if (end == NULL)
         return closed_error();
-    if (PyObject_GetBuffer(buffer, &view, PyBUF_WRITABLE) < 0)
+    if (PyObject_GetBuffer(buffer, &view, PyBUF_WRITABLE) < 0) {
+        if (PyErr_ExceptionMatches(PyExc_BufferError))
+            PyErr_SetString(PyExc_TypeError,
+                            "readinto() argument must be read-write bytes-like object");
         return NULL;
+    }
     struct shmp_transfer op = transfer_of(&iov, view.buf, view.len);
     ssize_t r = run(self, end, &op, SHMP_SIDE_READERS);
     PyBuffer_Release(&view);
@@ -189,7 +200,7 @@ static PyObject *base_readinto(PyObject *self, PyObject *buffer)
 /* How many bytes to make room for is known only under the read lock, and between looking and
  * taking nobody may come: so the bytes object is made while we hold it.  That runs no Python
  * code (bytes are not tracked by the collector), and a death there is like any other. */
-static PyObject *read_now(struct shmp_end *end, size_t size, bool slept, ssize_t *state)
+static PyObject *read_now(struct shmp_end *end, size_t size, ssize_t *state)
 {
     ssize_t r = *state = shmp_read_begin(end, size);
     if (r <= 0)
@@ -200,13 +211,13 @@ static PyObject *read_now(struct shmp_end *end, size_t size, bool slept, ssize_t
         return NULL;
     }
     if ((size_t)r <= KEEP_LOCK_BYTES) {
-        shmp_read_finish(end, PyBytes_AsString(bytes), (size_t)r, slept);
+        shmp_read_finish(end, PyBytes_AsString(bytes), (size_t)r);
         return bytes;
     }
     char *buffer = PyBytes_AsString(bytes);
     shmp_end_hold(end);
     PyThreadState *saved = PyEval_SaveThread();
-    shmp_read_finish(end, buffer, (size_t)r, slept);
+    shmp_read_finish(end, buffer, (size_t)r);
     PyEval_RestoreThread(saved);
     shmp_end_release(end);
     return bytes;
@@ -229,8 +240,8 @@ static ssize_t wait_readable(PyObject *self, struct shmp_end *end, bool *slept)
             r = -EINTR;
             break;
         }
-        if (!*slept)
-            shmp_record_enter_call(); /* the caller leaves it */
+        if (!*slept && shmp_record_enter_call()) /* the caller leaves it */
+            shmp_live_renew(&end->pipe->live);
         *slept = true;
         saved = PyEval_SaveThread();
         r = shmp_wait_side(end, SHMP_SIDE_READERS, 0);
@@ -251,7 +262,7 @@ static PyObject *base_read(PyObject *self, PyObject *const *args, Py_ssize_t nar
         return NULL;
     }
     if (nargs == 1 && args[0] != Py_None) {
-        size = PyLong_AsSsize_t(args[0]);
+        size = PyNumber_AsSsize_t(args[0], PyExc_OverflowError);
         if (size == -1 && PyErr_Occurred())
             return NULL;
     }
@@ -263,17 +274,19 @@ static PyObject *base_read(PyObject *self, PyObject *const *args, Py_ssize_t nar
         size = 0x7ffff000;
     bool slept = false;
     ssize_t r;
-    PyObject *bytes = read_now(end, (size_t)size, slept, &r);
+    PyObject *bytes = read_now(end, (size_t)size, &r);
     if (r == SHMP_WOULD_SLEEP) {
         /* Held from here on: close() in another thread does not end this call (RD-9). */
         shmp_end_hold(end);
         while (r == SHMP_WOULD_SLEEP) {
             r = wait_readable(self, end, &slept);
             if (r == 0)
-                bytes = read_now(end, (size_t)size, slept, &r);
+                bytes = read_now(end, (size_t)size, &r);
         }
-        if (slept)
+        if (slept) {
+            shmp_hand_on(end, SHMP_SIDE_READERS);
             shmp_record_leave_call();
+        }
         shmp_end_release(end);
     }
     if (bytes || r > 0) /* r > 0: out of memory */
@@ -281,7 +294,7 @@ static PyObject *base_read(PyObject *self, PyObject *const *args, Py_ssize_t nar
     if (r == 0)
         return PyBytes_FromStringAndSize(NULL, 0);
     if (r == -EAGAIN)
-        Py_RETURN_NONE;
+        return would_block();
     return r == -EINTR && PyErr_Occurred() ? NULL : os_error(self, r);
 }
 

@@ -198,7 +198,8 @@ int shmp_fifo_open(struct shmp_end **out, int fd, int flags)
         return (int)own;
     }
     int mode = flags & O_ACCMODE;
-    uint32_t kept = (uint32_t)(flags & (O_NONBLOCK | O_APPEND | O_NOATIME)) | 0100000u;
+    uint32_t kept = (uint32_t)(flags & (O_NONBLOCK | O_APPEND | O_NOATIME | O_ASYNC)) |
+                    0100000u; /* O_ASYNC is shown, and not armed (FO-13) */
     struct shmp_end *end;
     r = shmp_end_new(&end, (int)own, &h, companion, mode, kept, NULL);
     if (r < 0)

@@ -93,7 +93,9 @@ static void look_at_slots(const struct shmp_header *h, const unsigned char *area
                                             .end = end,
                                             .flags = word >> SHMP_WORD_FLAGS_SHIFT};
         }
-        s->torn = load_acquire(&h->tail) != tail || load_acquire(&h->head) != head;
+        /* A resize gives the old area back: what was read from it then is nothing. */
+        s->torn = load_acquire(&h->tail) != tail || load_acquire(&h->head) != head ||
+                  load_acquire(&h->wait.geometry_gen) != shape->gen;
     }
 }
 

@@ -105,6 +105,8 @@ void shmp_description_inherit(struct shmp_end *end);
 bool shmp_side_is_present(struct shmp_end *end, int side);
 /* Without a lock, when nobody tracked is left: the companion's word. */
 bool shmp_side_is_hung_up(struct shmp_end *end, int side);
+/* Any process but this, or any end of this but one. */
+bool shmp_is_held_by_others(struct shmp_pipe *pipe);
 /* Before this process does what may owe the sleepers of that side a wake: sees to it that they
  * watch it (watch.h).  Free once done. */
 void shmp_introduce_slow(struct shmp_pipe *pipe, int side);
@@ -141,9 +143,11 @@ ssize_t shmp_read_run(struct shmp_end *end, struct shmp_transfer *op, bool may_s
 /* A read in two halves, for callers that allocate in between.  begin: the bytes a read of n
  * would get, with the read lock held if that is > 0; else what shmp_read_run returns. */
 ssize_t shmp_read_begin(struct shmp_end *end, size_t n);
-/* slept: the caller slept before it began, and owes a hand-on (WK-3). */
-void shmp_read_finish(struct shmp_end *end, void *buffer, size_t n, bool slept);
+void shmp_read_finish(struct shmp_end *end, void *buffer, size_t n);
 void shmp_read_abandon(struct shmp_end *end);
+
+/* Who has slept and leaves something behind wakes the next of its side (WK-3). */
+void shmp_hand_on(struct shmp_end *end, int side);
 
 /* ---- block.c: spinning and sleeping ------------------------------------------------ */
 

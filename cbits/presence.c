@@ -94,6 +94,19 @@ void shmp_introduce_slow(struct shmp_pipe *pipe, int side)
     shmp_live_set_introduced(&pipe->live, side);
 }
 
+bool shmp_is_held_by_others(struct shmp_pipe *pipe)
+{
+    if (pipe->refs > 1)
+        return true;
+    struct shmp_holder *holders = pipe->seg.holders;
+    uint32_t limit = load_acquire(&pipe->seg.header->wait.holder_limit);
+    for (uint32_t i = 0; i < limit && i < SHMP_HOLDERS; i++)
+        if ((int)i != pipe->live.index && load_acquire(&holders[i].live) != 0 &&
+            !shmp_holder_is_dead(&pipe->live, i, SHMP_STATE_GEN(load_acquire(&holders[i].state))))
+            return true;
+    return false;
+}
+
 static int sleepers_on(int side)
 {
     return side == SHMP_SIDE_READERS ? SHMP_SIDE_WRITERS : SHMP_SIDE_READERS;

@@ -162,6 +162,8 @@ int shmp_record_self(struct shmp_record_id *id)
         if (r == 0) {
             /* The marked page's thread has ended: no list runs through it any more. */
             if (self) {
+                /* To those who still look at the old page: look often. */
+                set_call_words(self, FUTEX_OWNER_DIED_BIT);
                 shmp_sys.munmap(self, SHMP_PAGE);
                 shmp_sys.close((int)self_id.fd);
             }
@@ -186,12 +188,14 @@ bool shmp_record_is_fresh(uint32_t seq)
     return fresh;
 }
 
-void shmp_record_enter_call(void)
+bool shmp_record_enter_call(void)
 {
     pthread_mutex_lock(&self_mutex);
-    if (calls++ == 0 && self)
+    bool stale = self != NULL && is_marked(self);
+    if (calls++ == 0 && self && !stale)
         set_call_words(self, self_locked);
     pthread_mutex_unlock(&self_mutex);
+    return stale;
 }
 
 void shmp_record_leave_call(void)

@@ -23,8 +23,9 @@ int shmp_record_self(struct shmp_record_id *id);
 bool shmp_record_is_fresh(uint32_t seq);
 
 /* Around a call that sleeps, from before it registers until it has handed on: its call words
- * are locked.  They nest, over all threads. */
-void shmp_record_enter_call(void);
+ * are locked.  They nest, over all threads.  true: the thread that made the record has ended, and
+ * nobody would mark its words; the caller renews it (shmp_live_renew) before it sleeps. */
+bool shmp_record_enter_call(void);
 void shmp_record_leave_call(void);
 
 /* Maps a peer's record read-only: through /proc/PID/fd, so nothing needs a name and

@@ -9,6 +9,7 @@
 #include <sys/types.h>
 
 #include "abi.h"
+#include "atomic.h"
 
 /* One mapping of an area.  The two sides of the ring move to a new area at
  * different times, so it is counted. */
@@ -79,6 +80,12 @@ struct shmp_shape {
     uint32_t gen;
 };
 int shmp_shape_read(struct shmp_header *header, uint64_t file_bytes, struct shmp_shape *shape);
+
+/* The present capacity in slots, without a lock: a hint, and hostile like everything shared. */
+static inline uint32_t shmp_max_usage(struct shmp_header *h)
+{
+    return load_relaxed(&h->geometry[load_seq_cst(&h->wait.geometry_gen) & 1].max_usage);
+}
 
 /* Makes a part of the file usable: ftruncate for a memfd, fallocate for a named object, so
  * that a full /dev/shm is ENOSPC now and not SIGBUS later (D12). */

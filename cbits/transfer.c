@@ -63,7 +63,7 @@ static int damaged(int r)
 static bool owes_reader(struct shmp_header *h, uint32_t old_head)
 {
     return shmp_queue_has_waiters(&h->wait.readable) &&
-           shmp_was_empty(old_head, SHMP_TAIL_INDEX(load_acquire(&h->tail)));
+           shmp_was_empty(old_head, SHMP_TAIL_INDEX(load_seq_cst(&h->tail)));
 }
 
 /* Puts what fits.  The write lock is held.  0 or -SHMP_ECORRUPT. */
@@ -105,20 +105,36 @@ static ssize_t broken_pipe(const struct shmp_transfer *op)
     return op->done > 0 ? (ssize_t)op->done : -EPIPE;
 }
 
-/* Before a sleep: whoever queues up behind us watches this call until it has handed on. */
-static void enter_call(struct shmp_transfer *op)
+void shmp_hand_on(struct shmp_end *end, int side)
 {
-    if (!op->in_call)
-        shmp_record_enter_call();
+    struct shmp_header *h = end->pipe->seg.header;
+    if (side == SHMP_SIDE_READERS) {
+        if (shmp_queue_has_waiters(&h->wait.readable) && !shmp_ring_looks_empty(h))
+            shmp_queue_wake_one(&h->wait.readable, &h->stats.read_wakes);
+    } else if (shmp_queue_has_waiters(&h->wait.writable) &&
+               !shmp_ring_looks_full(h, shmp_max_usage(h))) {
+        shmp_queue_wake_one(&h->wait.writable, &h->stats.write_wakes);
+    }
+}
+
+/* Before a sleep: whoever queues up behind us watches this call until it has handed on. */
+static void enter_call(struct shmp_end *end, struct shmp_transfer *op)
+{
+    if (!op->in_call && shmp_record_enter_call())
+        shmp_live_renew(&end->pipe->live);
     op->in_call = true;
 }
 
-static ssize_t leave_call(struct shmp_transfer *op, ssize_t r)
+static ssize_t leave_call(struct shmp_end *end, struct shmp_transfer *op, int side, ssize_t r)
 {
-    if (op->in_call && r != SHMP_WOULD_SLEEP) {
+    if (r == SHMP_WOULD_SLEEP)
+        return r;
+    /* Also when it failed: it may have been the chosen one. */
+    if (op->slept)
+        shmp_hand_on(end, side);
+    if (op->in_call)
         shmp_record_leave_call();
-        op->in_call = false;
-    }
+    op->in_call = false;
     return r;
 }
 
@@ -139,6 +155,7 @@ static ssize_t write_steps(struct shmp_end *end, struct shmp_transfer *op, bool 
             return broken_pipe(op);
         }
         bool wake = false;
+        size_t before = op->left;
         r = damaged(put_all(end, op, &wake));
         bool again = r == 0 && op->left > 0 && (shmp_flags(end) & O_NONBLOCK) != 0;
         if (op->left == 0)
@@ -148,15 +165,11 @@ static ssize_t write_steps(struct shmp_end *end, struct shmp_transfer *op, bool 
         shmp_side_unlock(end, SHMP_SIDE_WRITERS);
         if (wake)
             shmp_queue_wake_one(&h->wait.readable, &h->stats.read_wakes);
-        /* Also after EAGAIN: the kernel tells its pollers of every write that got as far as the
-         * ring (PL-6, IO-2). */
-        if (shmp_companion_is_watched(h))
+        /* Also after EAGAIN: the kernel tells its pollers of every write that is over (PL-6,
+         * IO-2); of one that goes on waiting, only if it has added something (PL-10). */
+        if ((op->left < before || again) && shmp_companion_is_watched(h))
             shmp_companion_sync(&pipe->live, end->fd, end->mode, SHMP_SYNC_WRITE);
         if (op->left == 0 || again || r < 0) {
-            /* Hand-on (WK-3): it slept, and leaves room behind for the next. */
-            if (op->slept && shmp_queue_has_waiters(&h->wait.writable) &&
-                !shmp_ring_looks_full(h, pipe->seg.write_side.max_usage))
-                shmp_queue_wake_one(&h->wait.writable, &h->stats.write_wakes);
             if (op->done > 0)
                 return (ssize_t)op->done;
             return r < 0 ? r : -EAGAIN;
@@ -164,7 +177,7 @@ static ssize_t write_steps(struct shmp_end *end, struct shmp_transfer *op, bool 
         if (!may_sleep)
             return SHMP_WOULD_SLEEP;
         if (!shmp_spin(end, SHMP_SIDE_WRITERS)) {
-            enter_call(op);
+            enter_call(end, op);
             r = shmp_wait_side(end, SHMP_SIDE_WRITERS, 0);
             if (r < 0)
                 return op->done > 0 ? (ssize_t)op->done : r;
@@ -175,7 +188,7 @@ static ssize_t write_steps(struct shmp_end *end, struct shmp_transfer *op, bool 
 
 ssize_t shmp_write_run(struct shmp_end *end, struct shmp_transfer *op, bool may_sleep)
 {
-    return leave_call(op, write_steps(end, op, may_sleep));
+    return leave_call(end, op, SHMP_SIDE_WRITERS, write_steps(end, op, may_sleep));
 }
 
 /* ---- read ---------------------------------------------------------------------- */
@@ -185,7 +198,7 @@ static bool owes_writer(struct shmp_header *h, const struct shmp_ring *ring,
                         const struct shmp_taken *taken)
 {
     return taken->new_tail != taken->old_tail && shmp_queue_has_waiters(&h->wait.writable) &&
-           shmp_full(load_acquire(&h->head), taken->old_tail, ring->max_usage);
+           shmp_full(load_seq_cst(&h->head), taken->old_tail, ring->max_usage);
 }
 
 /* Takes what is there, up to n.  The read lock is held.  0 or -SHMP_ECORRUPT. */
@@ -218,13 +231,11 @@ static int take_all(struct shmp_end *end, struct shmp_transfer *op, bool *wake)
 }
 
 /* After the read lock: the wakes that this read owes. */
-static void after_read(struct shmp_end *end, const struct shmp_transfer *op, bool wake)
+static void after_read(struct shmp_end *end, bool wake)
 {
     struct shmp_header *h = end->pipe->seg.header;
     if (wake)
         shmp_queue_wake_one(&h->wait.writable, &h->stats.write_wakes);
-    if (op->slept && shmp_queue_has_waiters(&h->wait.readable) && !shmp_ring_looks_empty(h))
-        shmp_queue_wake_one(&h->wait.readable, &h->stats.read_wakes);
     if (shmp_companion_is_watched(h))
         shmp_companion_sync(&end->pipe->live, end->fd, end->mode, SHMP_SYNC_READ);
 }
@@ -265,13 +276,13 @@ static ssize_t read_steps(struct shmp_end *end, struct shmp_transfer *op, bool m
             count_locked(&h->r.calls, 1);
         shmp_side_unlock(end, SHMP_SIDE_READERS);
         if (op->done > 0 || r != SHMP_WOULD_SLEEP) {
-            after_read(end, op, wake);
+            after_read(end, wake);
             return op->done > 0 ? (ssize_t)op->done : r;
         }
         if (!may_sleep)
             return SHMP_WOULD_SLEEP;
         if (!shmp_spin(end, SHMP_SIDE_READERS)) {
-            enter_call(op);
+            enter_call(end, op);
             r = shmp_wait_side(end, SHMP_SIDE_READERS, 0);
             if (r < 0)
                 return r;
@@ -282,7 +293,7 @@ static ssize_t read_steps(struct shmp_end *end, struct shmp_transfer *op, bool m
 
 ssize_t shmp_read_run(struct shmp_end *end, struct shmp_transfer *op, bool may_sleep)
 {
-    return leave_call(op, read_steps(end, op, may_sleep));
+    return leave_call(end, op, SHMP_SIDE_READERS, read_steps(end, op, may_sleep));
 }
 
 ssize_t shmp_read_begin(struct shmp_end *end, size_t n)
@@ -309,17 +320,16 @@ ssize_t shmp_read_begin(struct shmp_end *end, size_t n)
     return r;
 }
 
-void shmp_read_finish(struct shmp_end *end, void *buffer, size_t n, bool slept)
+void shmp_read_finish(struct shmp_end *end, void *buffer, size_t n)
 {
     struct iovec iov = {.iov_base = buffer, .iov_len = n};
-    struct shmp_transfer op = {
-        .cursor = {.iov = &iov, .left = 1}, .left = n, .slept = slept};
+    struct shmp_transfer op = {.cursor = {.iov = &iov, .left = 1}, .left = n};
     bool wake = false;
     /* Cannot fail: shmp_read_begin has walked these slots under this lock. */
     take_all(end, &op, &wake);
     count_locked(&end->pipe->seg.header->r.calls, 1);
     shmp_side_unlock(end, SHMP_SIDE_READERS);
-    after_read(end, &op, wake);
+    after_read(end, wake);
 }
 
 void shmp_read_abandon(struct shmp_end *end)

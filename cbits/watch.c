@@ -20,27 +20,30 @@ static void reset(struct shmp_watch *watch)
     watch->tracked = 0;
 }
 
-enum watched { WATCHED, IDLE, UNWATCHABLE };
-
-static enum watched add_holder(struct shmp_watch *watch, struct shmp_live *live, uint32_t index,
-                               bool calls_only)
+/* false: cannot be watched; the caller must look again by itself.
+ *
+ * A call word that reads 0 is watched as well: if that process begins to sleep before we do,
+ * it stands in front of us, and the word no longer has the value that we sleep on. */
+static bool add_holder(struct shmp_watch *watch, struct shmp_live *live, uint32_t index,
+                       bool calls_only)
 {
     if (watch->count == SHMP_WATCH_MAX)
-        return UNWATCHABLE;
+        return false;
     struct shmp_peer *peer = shmp_peer_get(live, index);
     if (peer == NULL)
-        return UNWATCHABLE;
+        return false;
     const _Atomic uint32_t *word = calls_only ? shmp_peer_call_word(peer) : shmp_peer_word(peer);
     uint32_t value = word ? load_seq_cst(word) : 0;
-    if (shmp_life_is_marked(value)) {
+    bool idle = word && calls_only && value == 0;
+    if (!idle && shmp_life_is_marked(value)) {
         shmp_peer_put(live, peer);
-        return word && calls_only && value == 0 ? IDLE : UNWATCHABLE;
+        return false;
     }
     unsigned i = ++watch->count;
     add_word(watch, i, word, value);
     watch->peers[i] = peer;
     watch->holder[i] = index;
-    return WATCHED;
+    return true;
 }
 
 /* Of our side alone.  One with no description at all is between closing and telling: it may
@@ -62,19 +65,12 @@ void shmp_watch_all(struct shmp_watch *watch, struct shmp_live *live, int side)
             continue;
         uint64_t state = load_seq_cst(&live->seg->holders[i].state);
         bool ours = is_of_our_side(state, side);
-        switch (add_holder(watch, live, i, ours)) {
-        case WATCHED:
+        if (add_holder(watch, live, i, ours))
             watch->tracked += !ours && SHMP_STATE_READERS(state) + SHMP_STATE_WRITERS(state) != 0;
-            break;
-        case IDLE:
-            break;
-        case UNWATCHABLE:
-            if (shmp_holder_reap(live, i))
-                watch->noticed = true;
-            else
-                watch->complete = false;
-            break;
-        }
+        else if (shmp_holder_reap(live, i))
+            watch->noticed = true;
+        else
+            watch->complete = false;
     }
 }
 
@@ -82,7 +78,7 @@ void shmp_watch_holder(struct shmp_watch *watch, struct shmp_live *live, uint32_
 {
     reset(watch);
     watch->complete =
-        (int)index != live->index && add_holder(watch, live, index, false) == WATCHED;
+        (int)index != live->index && add_holder(watch, live, index, false);
 }
 
 void shmp_watch_release(struct shmp_watch *watch, struct shmp_live *live)

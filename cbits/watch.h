@@ -5,8 +5,8 @@
  *   - a holder of the other side, between publishing and waking, or as the last of its side:
  *     the sleeper watches its life word;
  *   - one of its own side that sleeps before it in the queue, was chosen, and dies before it
- *     has handed on: the sleeper watches its call word.  One that does not sleep owes nothing,
- *     so the exit of an idle process disturbs nobody behind it (WK-8);
+ *     has handed on: the sleeper watches its call word.  One that does not sleep owes nothing:
+ *     its word reads 0, the kernel does not mark that, and its exit disturbs nobody (WK-8);
  *   - a holder that came after the sleeper had gathered its words.  It owes nothing before it
  *     publishes, and by then it introduces itself: it wakes everybody, once, unless the queue
  *     has been empty since it came (shmp_introduce).  One that only sleeps stands behind.

@@ -54,6 +54,11 @@ class End(EndBase, io.RawIOBase):
             finally:  # the warning may be an exception
                 self.close()
 
+    def _dealloc_warn(self, source: object) -> None:
+        # What io.BufferedWriter and its kin call when they are dropped while open.
+        if not self.closed:
+            warnings.warn(f"unclosed {self!r}", ResourceWarning, source=source, stacklevel=2)
+
     def __repr__(self) -> str:
         kind = f"shmpipe.{type(self).__name__}"
         name = f" name={self._name!r}" if self._name else ""
@@ -136,6 +141,15 @@ class End(EndBase, io.RawIOBase):
         """Raises io.UnsupportedOperation (ESPIPE): a pipe has no position (CR-10)."""
         self._fact(False)
         self._raise(errno.ESPIPE)
+
+    def seekable(self) -> bool:
+        """False; ValueError when closed."""
+        return self._fact(False)
+
+    def truncate(self, _size: int | None = None, /) -> NoReturn:
+        """Raises OSError (EINVAL): a pipe has no size to cut (CR-10)."""
+        self._fact(False)
+        self._raise(errno.EINVAL)
 
     # -- Data
 
