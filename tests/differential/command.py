@@ -7,7 +7,6 @@ python -m tests.differential --replay tests/differential/corpus/NAME.json
 from __future__ import annotations
 
 import argparse
-import faulthandler
 import os
 import random
 import secrets
@@ -24,10 +23,10 @@ from differential.pair import Difference
 from differential.session import Session, run
 from differential.setup import LOOKS, Setup
 from differential.shrink import shrink
+from differential.supervise import Announce, supervised
 
 _REPORT_SECONDS = 10.0
 _SHRINK_PATIENCE = 2.0
-_HARD_LIMIT_SECONDS = 120.0  # a call that hangs and does not even let a signal handler run
 
 
 class Failure(Exception):  # noqa: N818  # an outcome, not an error of the fuzzer
@@ -80,15 +79,21 @@ def _kind(result: object) -> str:
     return "0" if result == 0 else "done"
 
 
-def fuzz(ops: int, seed: int, modes: Modes, totals: Totals, *, progress: bool = False) -> None:
-    """Runs sequences until so many operations were compared.  Failure if there is a difference."""
+def fuzz(
+    ops: int, seed: int, modes: Modes, totals: Totals, announce: Announce | None = None
+) -> None:
+    """Runs sequences until so many operations were compared.  Failure if there is a difference.
+
+    announce: told the name of each sequence; then progress is printed, too.
+    """
     reported = time.monotonic()
     while totals.ops < ops:
         name = f"{seed}/{totals.sequences}"
+        if announce:
+            announce(name)
         _one_sequence(name, modes, totals)
-        if progress and time.monotonic() - reported > _REPORT_SECONDS:
+        if announce and time.monotonic() - reported > _REPORT_SECONDS:
             reported = time.monotonic()
-            faulthandler.dump_traceback_later(_HARD_LIMIT_SECONDS, exit=True)
             print(totals.line(seed), flush=True)
 
 
@@ -111,10 +116,12 @@ def _one_sequence(name: str, modes: Modes, totals: Totals) -> None:
         totals.by_tag[tag] += done
 
 
-def explain(failure: Failure, directory: Path) -> str:
+def explain(failure: Failure, directory: Path, announce: Announce | None = None) -> str:
     """Shrinks it, keeps it, and says everything about it."""
 
     def fails(setup: Setup, ops: list[Op]) -> bool:
+        if announce:
+            announce(f"{failure.seed}, shrinking")
         return run(setup, ops, patience=_SHRINK_PATIENCE) is not None
 
     lines = [f"DIFFERENCE in sequence {failure.seed}, after {len(failure.ops)} operations"]
@@ -164,6 +171,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--blocking", type=float, default=Modes.blocking, help="share of blocking")
     parser.add_argument("--corpus", type=Path, default=corpus.DIRECTORY, help="where to keep it")
     parser.add_argument("--replay", type=Path, help="run one file and stop")
+    parser.add_argument("--only", metavar="SEED/N", help="run one sequence, telling each operation")
     options = parser.parse_args(arguments)
     if options.replay:
         return _replay(options.replay)
@@ -174,19 +182,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
         forks=options.forks,
         blocking=options.blocking,
     )
+    if options.only:
+        return _only(options.only, modes)
+    return supervised(lambda announce: _long_run(options, seed, modes, announce))
+
+
+def _long_run(options: argparse.Namespace, seed: int, modes: Modes, announce: Announce) -> int:
     totals = Totals()
-    faulthandler.dump_traceback_later(_HARD_LIMIT_SECONDS, exit=True)
     try:
-        fuzz(options.ops, seed, modes, totals, progress=True)
+        fuzz(options.ops, seed, modes, totals, announce)
     except Failure as failure:
         print(totals.line(seed), flush=True)
-        faulthandler.cancel_dump_traceback_later()
-        print(explain(failure, options.corpus))
+        print(explain(failure, options.corpus, announce))
         return 1
-    finally:
-        faulthandler.cancel_dump_traceback_later()
     print(totals.line(seed))
     print(totals.table())
+    print("no difference")
+    return 0
+
+
+def _only(name: str, modes: Modes) -> int:
+    setup, ops, _ = sequence(random.Random(name), modes)
+    print(setup)
+    try:
+        with Session(setup) as session:
+            for op in ops:
+                print(op, flush=True)
+                session.do(op)
+            session.finish()
+    except Difference as difference:
+        print("\n".join(_observations(difference)))
+        return 1
     print("no difference")
     return 0
 

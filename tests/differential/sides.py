@@ -21,6 +21,9 @@ from support.run import run_id
 Events = list[tuple[int, int]]
 """(slot, revents), in the order of the slots."""
 
+PREFIX = "differential"
+"""Of the names of our pipes."""
+
 _MODES = {"r": os.O_RDONLY, "w": os.O_WRONLY, "r+": os.O_RDWR}
 
 
@@ -162,7 +165,7 @@ class ShmSide(Side):
 
     def __init__(self, setup: Setup) -> None:
         super().__init__(setup)
-        self._name = f"differential-{run_id()}-{os.getpid()}-{next(self._numbers)}"
+        self._name = f"{PREFIX}-{run_id()}-{os.getpid()}-{next(self._numbers)}"
 
     def _pair(self) -> tuple[FuzzEnd, FuzzEnd]:
         capacity = self.setup.slots * PIPE_BUF or shmpipe.DEFAULT_CAPACITY
