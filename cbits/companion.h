@@ -8,9 +8,10 @@
  *
  *     ring    companion       who brings it there, with the end it holds
  *     empty   no byte         a reader: reads everything
- *     some    1..8192 bytes   a writer adds one byte for each write (PL-6, IO-2);
+ *     some    1..4096 bytes   a writer adds one byte for each write (PL-6, IO-2);
  *                             a reader that leaves "full" reads all bytes but one
- *     full    every slot used a writer: writes more than fits
+ *     full    every slot used a writer: writes more than fits; a resize takes the free
+ *                             slots away, or adds some to make room
  *
  * Each transition is made by the side that made the ring's, so it can be made with the
  * descriptor at hand.  For the first look to be so too, a companion that nobody looks at
