@@ -222,11 +222,12 @@ static long set_flags(shmp_end *end, uint32_t wanted)
 {
     uint32_t seen = shmp_flags(end);
     if (((seen ^ wanted) & O_ASYNC) != 0) {
+        /* The look first: what it reads and writes to set the level is no operation. */
+        if ((wanted & O_ASYNC) != 0)
+            shmp_companion_look(&end->pipe->live, end->fd, end->mode, true);
         long r = shmp_sys.fcntl(end->fd, F_SETFL, O_NONBLOCK | (long)(wanted & O_ASYNC));
         if (r < 0)
             return r;
-        if ((wanted & O_ASYNC) != 0)
-            shmp_companion_look(&end->pipe->live, end->fd, end->mode, true);
     }
     /* Other threads and processes may change other bits of the same description. */
     while (!cas_seq_cst32(end->flags, &seen, (seen & ~SETTABLE) | (wanted & SETTABLE)))

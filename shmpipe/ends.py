@@ -146,10 +146,10 @@ class End(EndBase, io.RawIOBase):
         """False; ValueError when closed."""
         return self._fact(False)
 
-    def truncate(self, _size: int | None = None, /) -> NoReturn:
-        """Raises OSError (EINVAL): a pipe has no size to cut (CR-10)."""
+    def truncate(self, size: int | None = None, /) -> NoReturn:
+        """Raises OSError: a pipe has no size to cut (EINVAL), and no position to cut at (ESPIPE)."""
         self._fact(False)
-        self._raise(errno.EINVAL)
+        self._raise(errno.ESPIPE if size is None else errno.EINVAL)
 
     # -- Data
 
