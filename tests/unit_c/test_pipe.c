@@ -691,11 +691,11 @@ TEST(a_read_in_two_halves)
     shmp_read_abandon(ends[0]);
     CHECK_EQ(load_relaxed(&header(0)->r.lock), 0);
     CHECK_EQ(shmp_read_begin(ends[0], 2), 2);
-    shmp_read_finish(ends[0], in, 2, false);
+    shmp_read_finish(ends[0], in, 2);
     CHECK(memcmp(in, "he", 2) == 0);
     CHECK_EQ(shmp_read_begin(ends[0], 10), 3);
     CHECK_EQ(shmp_write(ends[1], "XY", 2), 2); /* comes in between: not for this read */
-    shmp_read_finish(ends[0], in, 3, false);
+    shmp_read_finish(ends[0], in, 3);
     CHECK(memcmp(in, "llo", 3) == 0);
     CHECK_EQ(shmp_read(ends[0], in, 10), 2);
     close_end(1);

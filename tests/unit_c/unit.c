@@ -75,6 +75,8 @@ _Noreturn void unit_skip(const char *format, ...)
 
 pid_t unit_fork(void)
 {
+    if (UNIT_TSAN)
+        SKIP("the thread sanitizer sees nothing between processes");
     pid_t pid = fork();
     CHECK(pid >= 0);
     return pid;
@@ -194,21 +196,31 @@ const char *unit_name(void)
     return name;
 }
 
-int unit_names_left(void)
+/* Counts, and if wanted removes, what carries a test's mark. */
+static int look_for_names(int test, bool remove_them)
 {
     char mark[80];
     int found = 0;
-    snprintf(mark, sizeof mark, ".unit-%d-%d", (int)runner, current);
+    snprintf(mark, sizeof mark, ".unit-%d-%d", (int)runner, test);
     size_t length = strlen(mark);
     DIR *directory = opendir("/dev/shm");
     if (directory == NULL)
         return 0;
     for (struct dirent *entry; (entry = readdir(directory)) != NULL;) {
         const char *at = strstr(entry->d_name, mark);
-        found += at != NULL && (at[length] < '0' || at[length] > '9');
+        if (at == NULL || (at[length] >= '0' && at[length] <= '9'))
+            continue;
+        found++;
+        if (remove_them)
+            (void)unlinkat(dirfd(directory), entry->d_name, 0);
     }
     closedir(directory);
     return found;
+}
+
+int unit_names_left(void)
+{
+    return look_for_names(current, false);
 }
 
 static bool is_record(const char *target)
@@ -384,6 +396,8 @@ static int finish_job(struct job *job, int status, bool verbose)
         if (strays && WIFEXITED(status) && WEXITSTATUS(status) == 0)
             dprintf(job->output, "left processes behind\n");
     }
+    if (kind != 0)
+        look_for_names(job->test, true);
     if (kind != 0 || verbose) {
         printf("%s %s %s (%.2f s)\n", verdict, t->file, t->name, seconds_since(&job->start));
         if (kind != 0)
