@@ -148,7 +148,8 @@ class End(EndBase, io.RawIOBase):
 
     def truncate(self, size: int | None = None, /) -> NoReturn:
         """Raises OSError: a pipe has no size to cut (EINVAL), and no position to cut at (ESPIPE)."""
-        self._fact(False)
+        if not self.writable():
+            raise io.UnsupportedOperation("not open for writing")
         self._raise(errno.ESPIPE if size is None else errno.EINVAL)
 
     # -- Data

@@ -9,7 +9,6 @@ from collections.abc import Callable
 import pytest
 
 from conformance.backends import Backend, Pipes
-from conformance.deviations import not_yet
 from conformance.marks import NONBLOCK, named_only
 from support.actors import ProcessActor
 from support.errors import fails_with
@@ -56,9 +55,8 @@ def test_FO_12_packets_are_switched_on_later(pipes: Pipes) -> None:
 
 @named_only
 def test_FO_13_O_ASYNC_of_open_is_shown_and_does_nothing(
-    request: pytest.FixtureRequest, pipes: Pipes, backend: Backend
+    pipes: Pipes, backend: Backend
 ) -> None:
-    not_yet(request, backend, "open() drops the flag")
     end = pipes.open(pipes.create(), "r+", NONBLOCK | os.O_ASYNC)
     assert end.flags() & os.O_ASYNC
 

@@ -10,7 +10,6 @@ from collections.abc import Callable
 import pytest
 
 from conformance.backends import Backend, Pipes
-from conformance.deviations import not_yet
 from conformance.ends import PIPE_BUF
 from conformance.marks import NONBLOCK
 from support.actors import Actor, ProcessActor, quiesce
@@ -128,9 +127,8 @@ def wait_for(number: int, way: str) -> bool:
 
 
 def test_PL_10_a_writer_that_must_wait_from_the_start_is_no_event(
-    request: pytest.FixtureRequest, pipes: Pipes, backend: Backend, spawn: Spawn
+    pipes: Pipes, backend: Backend, spawn: Spawn
 ) -> None:
-    not_yet(request, backend, "a write tells the companion before it sleeps, whatever it added")
     reader, writer = pipes.make(slots=1)
     writer.write(bytes(PIPE_BUF))
     with select.epoll() as poller:

@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 
 from conformance.backends import Backend, Pipes
-from conformance.deviations import not_yet
 from conformance.ends import PIPE_BUF, End
 from conformance.marks import NONBLOCK, named_only
 from support.actors import ProcessActor, ThreadActor
@@ -130,9 +129,8 @@ def test_IO_03_but_no_empty_read(pipes: Pipes) -> None:
 
 
 def test_IO_04_a_blocking_write_signals_before_each_sleep(
-    request: pytest.FixtureRequest, pipes: Pipes, backend: Backend, threads: SpawnThread
+    pipes: Pipes, backend: Backend, threads: SpawnThread
 ) -> None:
-    not_yet(request, backend, "a write signals before it tries again to sleep, too")
     reader, writer = pipes.make(slots=1)
     arm(reader)
     actor = threads(lambda: writer.write(bytes(5 * PIPE_BUF)))
@@ -196,9 +194,8 @@ def test_IO_06_size_contents_and_poll_signal_nobody(pipes: Pipes) -> None:
 
 @named_only
 def test_IO_07_a_read_write_end_signals_itself(
-    request: pytest.FixtureRequest, pipes: Pipes, backend: Backend
+    pipes: Pipes, backend: Backend
 ) -> None:
-    not_yet(request, backend, "such an end also reads its companion when it writes")
     end = pipes.open(pipes.create(), "r+", NONBLOCK)
     arm(end)
     end.write(b"x")
