@@ -60,14 +60,17 @@ def sequence(rng: random.Random, modes: Modes) -> tuple[Setup, list[Op], frozens
     if forks:
         menu += _forking(rng, menu)
     entries, weights = zip(*menu, strict=True)
-    start = _opens(rng, nonblock) if setup.named else []
+    ops = rng.choices(entries, weights, k=rng.randint(20, _MOST_OPS))
+    start: list[Op] = []
+    if setup.named:
+        start = _opens(rng, nonblock)
+        ops = _with_new_lives(rng, ops, nonblock)
     if forks:
         start.append(("fork", CHILDREN[0]))
-    length = rng.randint(20, _MOST_OPS)
     tags = {setup.kind, setup.looks, "blocking" if blocking else "nonblocking"}
     if forks:
         tags.add("forked")
-    return setup, start + rng.choices(entries, weights, k=length), frozenset(tags)
+    return setup, start + ops, frozenset(tags)
 
 
 def _slots_of(rng: random.Random, setup: Setup, usual: Sequence[int]) -> dict[int, float]:
@@ -156,6 +159,16 @@ def _opens(rng: random.Random, nonblock: int) -> list[Op]:
         ("open", slot, mode, rng.choice((nonblock, os.O_NONBLOCK, os.O_NONBLOCK | os.O_APPEND)))
         for slot, mode in wanted[: rng.randint(2, len(wanted))]
     ]
+
+
+def _with_new_lives(rng: random.Random, ops: list[Op], nonblock: int) -> list[Op]:
+    """Closes everything here and there and opens some again (FO-1), which is rare by chance."""
+    for _ in range(rng.choice((0, 0, 2, 6))):
+        at = rng.randrange(len(ops))
+        closes: list[Op] = [("close", slot) for slot in (*READERS, *WRITERS, BOTH)]
+        rng.shuffle(closes)
+        ops[at:at] = closes + _opens(rng, nonblock)
+    return ops
 
 
 def _forking(rng: random.Random, menu: Weighted) -> Weighted:
