@@ -202,6 +202,36 @@ TEST(one_sigpipe_for_a_write_and_none_for_the_companions_own)
         }
 }
 
+static long (*real_write_quiet)(int, const void *, size_t);
+
+/* The last reader goes between the ring's publish and the companion's byte. */
+static long write_after_close(int fd, const void *data, size_t count)
+{
+    if (ends[0]) {
+        CHECK_EQ(shmp_close(ends[0]), 0);
+        ends[0] = NULL;
+    }
+    long r = real_write_quiet(fd, data, count);
+    CHECK_EQ(r, -EPIPE);
+    return r;
+}
+
+TEST(a_reader_that_leaves_before_the_companions_byte)
+{
+    signal(SIGPIPE, on_sigpipe);
+    make_both(1, 0);
+    compare_polls("look", 0, true, true);
+    real_write_quiet = shmp_sys.write_quiet;
+    shmp_sys.write_quiet = write_after_close;
+    CHECK_EQ(shmp_write(ends[1], bytes, 1), 1); /* it was there when the byte was written */
+    shmp_sys.write_quiet = real_write_quiet;
+    CHECK(ends[0] == NULL);
+    CHECK_EQ(sigpipes, 0);
+    CHECK_ERRNO(shmp_write(ends[1], bytes, 1), EPIPE);
+    CHECK_EQ(sigpipes, 1);
+    close_both();
+}
+
 TEST(each_write_is_an_edge)
 {
     struct epoll_event event = {.events = EPOLLIN | EPOLLET};

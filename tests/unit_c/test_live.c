@@ -281,6 +281,42 @@ TEST(a_lost_lock_alone_is_no_death)
     close_pipe();
 }
 
+/* Each close() of a descriptor of the file drops the process's locks on it (POSIX): whatever the
+ * library itself opens and closes, they must be there again when the call returns. */
+static void check_locked_for_others(void)
+{
+    pid_t child = unit_fork();
+    if (child == 0) {
+        struct flock read_lock = {.l_type = F_WRLCK,
+                                  .l_whence = SEEK_SET,
+                                  .l_start = SHMP_DESCRIPTION_LOCK + ends[1]->description,
+                                  .l_len = 1};
+        CHECK(index_is_locked(0));
+        CHECK_EQ(fcntl(ends[0]->pipe->seg.fd, F_GETLK, &read_lock), 0);
+        CHECK(read_lock.l_type != F_UNLCK);
+        unit_done();
+    }
+    unit_join(child);
+}
+
+TEST(the_librarys_own_closes_keep_the_locks)
+{
+    struct shmp_token token;
+    make_pipe(O_CLOEXEC); /* two descriptors, of which one is closed */
+    check_locked_for_others();
+    CHECK_EQ(shmp_export(ends[0], &token), 0);
+    token.segment_fd = fcntl(token.segment_fd, F_DUPFD_CLOEXEC, 3);
+    token.companion_fd = fcntl(token.companion_fd, F_DUPFD_CLOEXEC, 3);
+    shmp_end *copy = shmp_import(&token);
+    CHECK(copy != NULL);
+    check_locked_for_others();
+    CHECK_EQ(shmp_close(copy), 0);
+    check_locked_for_others();
+    CHECK_EQ(shmp_close_segment(fcntl(ends[0]->pipe->seg.fd, F_DUPFD_CLOEXEC, 3)), 0);
+    check_locked_for_others();
+    close_pipe();
+}
+
 /* Nobody takes a descriptor of ours for more than it is: an entry that says "look there". */
 TEST(an_entry_that_points_to_something_else_is_unreachable)
 {

@@ -511,6 +511,8 @@ TEST(close_waits_for_the_call_inside)
 TEST(growth_frees_writers_in_other_processes)
 {
     pid_t children[3];
+    int wrote = unit_gate();
+    int end = unit_gate();
     make(0, 1);
     CHECK_EQ(shmp_write(ends[1], out, 4096), 4096);
     for (int i = 0; i < 3; i++) {
@@ -518,6 +520,8 @@ TEST(growth_frees_writers_in_other_processes)
         if (children[i] == 0) {
             memset(out, 'a' + i, 4096);
             CHECK_EQ(shmp_write(ends[1], out, 4096), 4096);
+            unit_pass(wrote);
+            unit_await(end); /* whoever exits wakes the others, too: that would hide a fault */
             unit_done();
         }
     }
@@ -527,7 +531,15 @@ TEST(growth_frees_writers_in_other_processes)
     /* One wake (CP-8), and each hands on while there is room (WK-3). */
     CHECK_EQ(shmp_fcntl(ends[0], F_SETPIPE_SZ, 4 * 4096), 4 * 4096);
     for (int i = 0; i < 3; i++)
+        unit_await(wrote);
+    /* The resize's, and those of the first two: not the safety slice a second later. */
+    CHECK_EQ(load_relaxed(&header(0)->stats.write_wakes), 3);
+    for (int i = 0; i < 3; i++)
+        unit_pass(end);
+    for (int i = 0; i < 3; i++)
         unit_join(children[i]);
+    close(wrote);
+    close(end);
     CHECK_EQ(shmp_read(ends[0], in, sizeof in), 4 * 4096);
     for (int i = 1; i < 4; i++)
         for (int j = 1; j < 4096; j++)

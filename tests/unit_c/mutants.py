@@ -1,0 +1,310 @@
+"""Breaks the C core in a scratch copy, one rule at a time: a unit test must turn red each time.
+
+python tests/unit_c/mutants.py [word ...]: all of them, or those whose title has one of the words.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+CORE = HERE.parent.parent / "cbits"
+
+
+@dataclass
+class Mutant:
+    title: str
+    file: str
+    old: str
+    new: str
+    tests: str  # which tests to run
+    target: str = "run"
+
+
+MUTANTS = [
+    Mutant(
+        "a merge publishes with a store, and overwrites the reader's seal",
+        "ring.c",
+        "    if (!cas_seq_cst32(slot, &word, word + n))\n        return false;\n",
+        "    store_seq_cst(slot, word + n);\n",
+        "seal_against_merge",
+    ),
+    Mutant(
+        "the reader does not seal the slot that it leaves",
+        "ring.c",
+        "!cas_seq_cst32(word_of(ring, p->tail), &expected, p->word | SHMP_WORD_SEALED)",
+        "load_relaxed(word_of(ring, p->tail)) != expected",
+        "test_ring",
+    ),
+    Mutant(
+        "the reader passes a slot that has grown since its look",
+        "ring.c",
+        "/* look at it again, with all checks */\n            return false;\n",
+        "\n",
+        "test_ring",
+    ),
+    Mutant(
+        "a new slot's head is published before its word",
+        "ring.c",
+        "    copy_in(page_of(ring, head), from, bytes);\n    uint32_t flags",
+        "    store_seq_cst(&h->head, head + slots);\n"
+        "    copy_in(page_of(ring, head), from, bytes);\n    uint32_t flags",
+        "seal_against_merge",
+    ),
+    Mutant(
+        "a merge may go one byte beyond the slot",
+        "ring.c",
+        "        end + n > SHMP_SLOT_SIZE)",
+        "        end + n > SHMP_SLOT_SIZE + 1)",
+        "test_ring",
+    ),
+    Mutant(
+        "an end beyond the slot is believed",
+        "ring.c",
+        "            if (shmp_word_end(p->word) > SHMP_SLOT_SIZE || p->offset > SHMP_SLOT_SIZE)\n",
+        "            if (false)\n",
+        "test_ring",
+    ),
+    Mutant(
+        "fullness by comparing indices, not their difference",
+        "ring.h",
+        "    return shmp_occupancy(head, tail) >= max_usage;",
+        "    return head >= tail + max_usage;",
+        "test_ring",
+    ),
+    Mutant(
+        "available() trusts a remembered word",
+        "ring.c",
+        "    if (p.word == 0 || shmp_word_end(p.word) < shmp_word_start(p.word) + p.offset + n) {",
+        "    if (p.word == 0) {",
+        "test_ring",
+    ),
+    Mutant(
+        "unseal looks at the slot of tail only",
+        "ring.c",
+        "    _Atomic uint32_t *slot = word_of(ring, head - 1);",
+        "    _Atomic uint32_t *slot = word_of(ring, SHMP_TAIL_INDEX(load_relaxed(&h->tail)));",
+        "test_ring",
+    ),
+    Mutant(
+        "a packet's rest stays for the next read",
+        "ring.c",
+        "        if (taken->packet_end || part == avail)",
+        "        if (part == avail)",
+        "test_ring",
+    ),
+    Mutant(
+        "head is loaded without acquire",
+        "ring.c",
+        "            p->head = load_acquire(&h->head);",
+        "            p->head = load_relaxed(&h->head);",
+        "seal_against_merge",
+        "tsan",
+    ),
+    Mutant(
+        "the geometry is read once",
+        "seg.c",
+        "        if (load_relaxed(&h->wait.geometry_gen) != gen)\n            continue;\n",
+        "",
+        "test_seg",
+    ),
+    Mutant(
+        "the ring may be larger than its file",
+        "seg.c",
+        "        if (shape->area_offset + shmp_area_bytes(shape->ring_size) > file_bytes)",
+        "        if (false)",
+        "test_seg test_fifo",
+    ),
+    Mutant(
+        "format does not clear what a dead creator left",
+        "seg.c",
+        "        memset(base, 0, SHMP_FIXED_BYTES);",
+        "        memset(base, 0, 8);",
+        "test_seg",
+    ),
+    Mutant(
+        "a free record lock alone proves death",
+        "live.c",
+        "    bool dead = word == NULL || shmp_life_is_marked(load_acquire(word));",
+        "    bool dead = true;",
+        "test_live",
+    ),
+    Mutant(
+        "a marked life word alone proves death",
+        "live.c",
+        "        found != F_UNLCK)\n        return false;",
+        "        false)\n        return false;",
+        "test_live",
+    ),
+    Mutant(
+        "a record stays writable for others",
+        "record.c",
+        "F_SEAL_FUTURE_WRITE |\n",
+        "0 |\n",
+        "test_live",
+    ),
+    Mutant(
+        "a lock is taken from a suspect without proof",
+        "lock.c",
+        "        if (suspect && owner_is_dead(live, seen)) {",
+        "        if (suspect) {",
+        "test_lock",
+    ),
+    Mutant(
+        "who takes a lock from the dead is not told",
+        "lock.c",
+        "return SHMP_LOCKED_FROM_DEAD;",
+        "return SHMP_LOCKED;",
+        "test_lock",
+    ),
+    Mutant(
+        "unlocking wakes nobody",
+        "lock.h",
+        "        shmp_sys.futex_wake((const void *)word, 1);",
+        "        (void)0;",
+        "test_lock",
+    ),
+    Mutant(
+        "a sleeper leaves an epoch that is over",
+        "wait.c",
+        "    while (SHMP_QUEUE_EPOCH(seen) == epoch && SHMP_QUEUE_WAITERS(seen) != 0)",
+        "    (void)epoch;\n    while (SHMP_QUEUE_WAITERS(seen) != 0)",
+        "test_wait",
+    ),
+    Mutant(
+        "a count that is too high is never put right",
+        "wait.c",
+        "    cas_seq_cst64(&queue->word, &next, with(0, SHMP_QUEUE_EPOCH(next) + 1));",
+        "    (void)next;",
+        "test_wait",
+    ),
+    Mutant(
+        "the count is put right whoever came meanwhile",
+        "wait.c",
+        "    cas_seq_cst64(&queue->word, &next, with(0, SHMP_QUEUE_EPOCH(next) + 1));",
+        "    store_seq_cst(&queue->word, with(0, SHMP_QUEUE_EPOCH(next) + 1));",
+        "test_wait",
+    ),
+    Mutant(
+        "a wake does not change the epoch",
+        "wait.c",
+        "        next = with(SHMP_QUEUE_WAITERS(seen) - 1, SHMP_QUEUE_EPOCH(seen) + 1);",
+        "        next = with(SHMP_QUEUE_WAITERS(seen) - 1, SHMP_QUEUE_EPOCH(seen));",
+        "test_wait",
+    ),
+    Mutant(
+        "a woken writer does not hand on",
+        "transfer.c",
+        "    if (op->slept)\n        shmp_hand_on(end, side);",
+        "    if (false)\n        shmp_hand_on(end, side);",
+        "growth_frees_writers",
+    ),
+    Mutant(
+        "a resize wakes nobody",
+        "capacity.c",
+        "    shmp_queue_wake_one(&h->wait.writable, &h->stats.write_wakes);",
+        "    (void)0;",
+        "growth_frees_writers",
+    ),
+    Mutant(
+        "shrinking ignores the slots in use",
+        "capacity.c",
+        "    if (used > slots)\n        return -EBUSY;",
+        "    if (false)\n        return -EBUSY;",
+        "test_pipe",
+    ),
+    Mutant(
+        "the companion's own writes raise SIGPIPE",
+        "sys.c",
+        "    long r = result(pwritev2(fd, &iov, 1, -1, RWF_NOSIGNAL));",
+        "    long r = result(pwritev2(fd, &iov, 1, -1, 0));",
+        "test_companion",
+    ),
+    Mutant(
+        "an import loses the record locks",
+        "attach.c",
+        "            shmp_sys.close(fd);\n            relock(pipe);\n",
+        "            shmp_sys.close(fd);\n",
+        "test_live",
+    ),
+    Mutant(
+        "unlink takes whatever has the name",
+        "fifo.c",
+        "    if (r == 0 && (named.st_ino != ours.st_ino || named.st_dev != ours.st_dev))",
+        "    if (false)",
+        "test_fifo",
+    ),
+    Mutant(
+        "an end is never freed",
+        "attach.c",
+        "    pthread_mutex_unlock(&registry_mutex);\n    free(end);\n",
+        "    pthread_mutex_unlock(&registry_mutex);\n",
+        "poll_takes_handles",
+        "asan",
+    ),
+    Mutant(
+        "a failed open leaves the companion open",
+        "fifo.c",
+        "    if (own < 0) {\n        shmp_sys.close(companion);",
+        "    if (own < 0) {",
+        "faults_in_open",
+    ),
+]
+
+
+def build_and_run(mutant: Mutant, scratch: Path) -> str:
+    """The first red test; nothing if all were green."""
+    core = scratch / "cbits"
+    path = core / mutant.file
+    text = path.read_text()
+    if text.count(mutant.old) < 1:
+        return f"NOT MADE: {mutant.file} has changed"
+    path.write_text(text.replace(mutant.old, mutant.new))
+    try:
+        command = [
+            "make",
+            "-s",
+            "-j2",
+            "-C",
+            str(scratch / "tests/unit_c"),
+            mutant.target,
+            f"TESTS={mutant.tests}",
+        ]
+        if mutant.target == "run":  # a mutant that hangs need not do it for long
+            command.append("UNIT_FLAGS=-DUNIT_SECONDS=8 -Wno-error")
+        result = subprocess.run([*command, "WARNINGS=-w"], capture_output=True, text=True)
+    finally:
+        path.write_text(text)
+        os.utime(path)
+    for line in result.stdout.splitlines():
+        if line.startswith(("FAIL", "HANG")):
+            return line
+    if result.returncode != 0:
+        raise SystemExit(f"mutants: {mutant.title}: does not build\n{result.stderr}")
+    return ""
+
+
+def main() -> int:
+    words = sys.argv[1:]
+    survivors = 0
+    with tempfile.TemporaryDirectory() as name:
+        scratch = Path(name)
+        ignore = shutil.ignore_patterns("build")
+        shutil.copytree(CORE, scratch / "cbits", ignore=ignore)
+        shutil.copytree(HERE, scratch / "tests/unit_c", ignore=ignore)
+        for mutant in MUTANTS:
+            if words and not any(word in mutant.title for word in words):
+                continue
+            killer = build_and_run(mutant, scratch)
+            survivors += not killer or killer.startswith("NOT MADE")
+            print(f"{mutant.title}\n    {killer or 'SURVIVED'}", flush=True)
+    print(f"{survivors} survived")
+    return 1 if survivors else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
