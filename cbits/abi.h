@@ -111,7 +111,6 @@ _Static_assert(sizeof(struct shmp_record) <= SHMP_PAGE, "a record is one page");
 /* ---- Byte ranges of the segment file that carry POSIX record locks ------------- */
 
 #define SHMP_FORMAT_LOCK INT64_C(0x4000000000000000)
-#define SHMP_ATTACH_LOCK (SHMP_FORMAT_LOCK + 1)
 #define SHMP_HOLDER_LOCK (SHMP_FORMAT_LOCK + 0x1000)
 #define SHMP_DESCRIPTION_LOCK (SHMP_FORMAT_LOCK + 0x10000)
 

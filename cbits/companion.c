@@ -186,7 +186,7 @@ static void sync_locked(struct shmp_header *h, int fd, int mode,
     bool full = shmp_full(head, tail, shmp_max_usage(h)) && (usage & SHMP_POLL_WRITERS) != 0;
     bool told = op != SHMP_SYNC_READ || (usage & SHMP_ASYNC_WRITERS) == 0;
     /* A write of an end that can do both never reads: that would signal its writers (IO-7). */
-    bool reads = can_read(mode) && op != SHMP_SYNC_WRITE;
+    bool reads = can_read(mode) && op != SHMP_SYNC_WRITE && op != SHMP_SYNC_WRITTEN;
     if (reads && empty) {
         restore_size(c, fd); /* first: then writers hear of one change, not of two */
         drain(fd);
@@ -219,9 +219,33 @@ static void sync_locked(struct shmp_header *h, int fd, int mode,
 
 void shmp_companion_sync(struct shmp_live *live, int fd, int mode, enum shmp_sync op)
 {
+    lock_companion(live, &live->seg->header->companion);
+    shmp_companion_end(live, fd, mode, op);
+}
+
+bool shmp_companion_begin_write(struct shmp_live *live, int fd)
+{
     struct shmp_header *h = live->seg->header;
-    lock_companion(live, &h->companion);
-    sync_locked(h, fd, mode, op);
+    struct shmp_companion_line *c = &h->companion;
+    lock_companion(live, c);
+    if ((load_seq_cst(&h->wait.poll_usage) & SHMP_POLL_READERS) == 0 || !shmp_ring_looks_empty(h))
+        return false;
+    store_relaxed(&c->queued, load_relaxed(&c->queued) + 1);
+    return shmp_sys.write_quiet(fd, zeros, 1) == 1;
+}
+
+bool shmp_companion_begin_read(struct shmp_live *live, int fd, bool frees_a_slot)
+{
+    struct shmp_companion_line *c = &live->seg->header->companion;
+    lock_companion(live, c);
+    return frees_a_slot && is_full(load_relaxed(&c->level)) && leave_one(c, fd);
+}
+
+void shmp_companion_end(struct shmp_live *live, int fd, int mode, enum shmp_sync op)
+{
+    struct shmp_header *h = live->seg->header;
+    if (op != SHMP_SYNC_NONE)
+        sync_locked(h, fd, mode, op);
     shmp_unlock(&h->companion.lock);
 }
 

@@ -102,8 +102,9 @@ void shmp_description_drop(struct shmp_end *end)
 void shmp_description_relock(struct shmp_pipe *pipe)
 {
     for (uint32_t i = 0; i < SHMP_DESCRIPTIONS; i++)
-        if (pipe->description_refs[i] != 0)
-            lock_byte(&pipe->seg, i, F_RDLCK);
+        for (int tries = 0; tries < 1000 && pipe->description_refs[i] != 0; tries++)
+            if (lock_byte(&pipe->seg, i, F_RDLCK) == 0)
+                break; /* else somebody is trying it, and gives it back at once */
 }
 
 void shmp_description_inherit(struct shmp_end *end)

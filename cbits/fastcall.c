@@ -202,24 +202,30 @@ static PyObject *base_readinto(PyObject *self, PyObject *buffer)
  * code (bytes are not tracked by the collector), and a death there is like any other. */
 static PyObject *read_now(struct shmp_end *end, size_t size, ssize_t *state)
 {
-    ssize_t r = *state = shmp_read_begin(end, size);
+    struct shmp_reading reading;
+    ssize_t r = *state = shmp_read_begin(end, size, &reading);
     if (r <= 0)
         return NULL;
     PyObject *bytes = PyBytes_FromStringAndSize(NULL, r);
     if (bytes == NULL) {
-        shmp_read_abandon(end);
+        shmp_read_abandon(end, &reading);
         return NULL;
     }
-    if ((size_t)r <= KEEP_LOCK_BYTES) {
-        shmp_read_finish(end, PyBytes_AsString(bytes), (size_t)r);
-        return bytes;
-    }
     char *buffer = PyBytes_AsString(bytes);
-    shmp_end_hold(end);
-    PyThreadState *saved = PyEval_SaveThread();
-    shmp_read_finish(end, buffer, (size_t)r);
-    PyEval_RestoreThread(saved);
-    shmp_end_release(end);
+    if ((size_t)r <= KEEP_LOCK_BYTES) {
+        r = shmp_read_finish(end, buffer, (size_t)r, &reading);
+    } else {
+        shmp_end_hold(end);
+        PyThreadState *saved = PyEval_SaveThread();
+        r = shmp_read_finish(end, buffer, (size_t)r, &reading);
+        PyEval_RestoreThread(saved);
+        shmp_end_release(end);
+    }
+    if (r < 0) {
+        Py_DECREF(bytes);
+        *state = r;
+        return NULL;
+    }
     return bytes;
 }
 

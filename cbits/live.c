@@ -151,8 +151,12 @@ int shmp_live_fork_child(struct shmp_live *live)
 
 void shmp_live_relock(struct shmp_live *live)
 {
-    if (live->index >= 0)
-        take_index(live, (uint32_t)live->index);
+    /* Somebody may be trying the lock this very moment, and gives it back at once. */
+    for (int tries = 0; tries < 1000 && live->index >= 0; tries++) {
+        if (take_index(live, (uint32_t)live->index) == 0)
+            return;
+        cpu_relax();
+    }
 }
 
 void shmp_live_set_counts(struct shmp_live *live, uint32_t readers, uint32_t writers)
@@ -295,7 +299,7 @@ bool shmp_holder_reap(struct shmp_live *live, uint32_t index)
         return false;
     bool reaped = false;
     pthread_mutex_lock(&live->mutex);
-    if (take_index(live, index) == 0) {
+    if ((int)index != live->index && take_index(live, index) == 0) {
         /* The lock is ours, so nobody alive has this entry: but is it the one we judged? */
         if (load_acquire(&h->live) != 0 && SHMP_STATE_GEN(load_acquire(&h->state)) == gen) {
             store_relaxed(&h->state, (uint64_t)gen << 32);

@@ -40,4 +40,12 @@ static inline void shmp_unlock(_Atomic uint32_t *word)
         shmp_sys.futex_wake((const void *)word, 1);
 }
 
+/* Gives up a lock taken from the dead without having repaired: to whoever comes next it is a
+ * dead one's again (no process has this index). */
+static inline void shmp_lock_abandon(_Atomic uint32_t *word)
+{
+    if (xchg_seq_cst(word, SHMP_LOCK_OWNER_MASK) & SHMP_LOCK_WAITERS)
+        shmp_sys.futex_wake((const void *)word, 1);
+}
+
 #endif

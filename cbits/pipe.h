@@ -141,10 +141,16 @@ ssize_t shmp_write_run(struct shmp_end *end, struct shmp_transfer *op, bool may_
 ssize_t shmp_read_run(struct shmp_end *end, struct shmp_transfer *op, bool may_sleep);
 
 /* A read in two halves, for callers that allocate in between.  begin: the bytes a read of n
- * would get, with the read lock held if that is > 0; else what shmp_read_run returns. */
-ssize_t shmp_read_begin(struct shmp_end *end, size_t n);
-void shmp_read_finish(struct shmp_end *end, void *buffer, size_t n);
-void shmp_read_abandon(struct shmp_end *end);
+ * would get, with the locks held if that is > 0; else what shmp_read_run returns.  finish: n, or
+ * -SHMP_ECORRUPT. */
+struct shmp_reading {
+    bool watched; /* the companion's lock is held, too */
+    bool told;
+};
+ssize_t shmp_read_begin(struct shmp_end *end, size_t n, struct shmp_reading *reading);
+ssize_t shmp_read_finish(struct shmp_end *end, void *buffer, size_t n,
+                         const struct shmp_reading *reading);
+void shmp_read_abandon(struct shmp_end *end, const struct shmp_reading *reading);
 
 /* Who has slept and leaves something behind wakes the next of its side (WK-3). */
 void shmp_hand_on(struct shmp_end *end, int side);

@@ -221,6 +221,16 @@ ssize_t shmp_ring_available(struct shmp_ring *ring, size_t n)
     return (ssize_t)(sum < n ? sum : n);
 }
 
+bool shmp_ring_would_free(struct shmp_ring *ring, size_t n)
+{
+    struct position p = where(ring);
+    p.head = load_acquire(&ring->header->head); /* T1 before T2, as in find_bytes */
+    p.word = 0;
+    return find_bytes(ring, &p) == 1 &&
+           (n >= shmp_word_end(p.word) - shmp_word_start(p.word) - p.offset ||
+            (p.word & SHMP_WORD_PACKET) != 0);
+}
+
 int shmp_ring_take(struct shmp_ring *ring, struct shmp_cursor *to, size_t n,
                    struct shmp_taken *taken)
 {

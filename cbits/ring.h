@@ -109,6 +109,9 @@ struct shmp_taken {
 /* What a read of n bytes would get now.  0: empty.  -SHMP_ECORRUPT. */
 ssize_t shmp_ring_available(struct shmp_ring *ring, size_t n);
 
+/* Whether a read of n bytes would free a slot. */
+bool shmp_ring_would_free(struct shmp_ring *ring, size_t n);
+
 /* Takes up to n bytes and publishes the room.  taken->bytes 0: empty.  0 or
  * -SHMP_ECORRUPT. */
 int shmp_ring_take(struct shmp_ring *ring, struct shmp_cursor *to, size_t n,

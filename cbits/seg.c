@@ -238,6 +238,8 @@ int shmp_seg_judge(int fd, struct shmp_header *copy)
     if (copy->default_usage == 0 || copy->default_usage > SHMP_MAX_SLOTS)
         return corrupt("impossible default capacity");
     copy->name[SHMP_NAME_MAX] = '\0';
+    if (strchr(copy->name, '/')) /* it becomes part of a path */
+        return corrupt("a slash in its name");
     struct shmp_shape shape;
     return shmp_shape_read(copy, (uint64_t)st.st_size, &shape);
 }

@@ -38,7 +38,9 @@ int shmp_side_lock(struct shmp_end *end, int side, bool may_sleep)
         if (shmp_companion_is_watched(h))
             shmp_companion_sync(&pipe->live, end->fd, end->mode, SHMP_SYNC_WRITE);
     }
-    if (r < 0)
+    if (r < 0 && locked == SHMP_LOCKED_FROM_DEAD)
+        shmp_lock_abandon(word); /* not repaired: it stays a dead one's */
+    else if (r < 0)
         shmp_unlock(word);
     return r;
 }
@@ -156,18 +158,24 @@ static ssize_t write_steps(struct shmp_end *end, struct shmp_transfer *op, bool 
         }
         bool wake = false;
         size_t before = op->left;
+        bool watched = shmp_companion_is_watched(h);
+        bool told = watched && shmp_companion_begin_write(&pipe->live, end->fd);
         r = damaged(put_all(end, op, &wake));
         bool again = r == 0 && op->left > 0 && (shmp_flags(end) & O_NONBLOCK) != 0;
         if (op->left == 0)
             count_locked(&h->w.calls, 1);
         else if (again)
             count_locked(&h->w.again, 1);
+        /* Also after EAGAIN: the kernel tells its pollers of every write that is over (PL-6,
+         * IO-2); of one that goes on waiting, only if it has added something (PL-10). */
+        bool tell = op->left < before || again;
+        if (watched)
+            shmp_companion_end(&pipe->live, end->fd, end->mode,
+                               told ? SHMP_SYNC_WRITTEN : tell ? SHMP_SYNC_WRITE : SHMP_SYNC_NONE);
         shmp_side_unlock(end, SHMP_SIDE_WRITERS);
         if (wake)
             shmp_queue_wake_one(&h->wait.readable, &h->stats.read_wakes);
-        /* Also after EAGAIN: the kernel tells its pollers of every write that is over (PL-6,
-         * IO-2); of one that goes on waiting, only if it has added something (PL-10). */
-        if ((op->left < before || again) && shmp_companion_is_watched(h))
+        if (tell && !watched && shmp_companion_is_watched(h))
             shmp_companion_sync(&pipe->live, end->fd, end->mode, SHMP_SYNC_WRITE);
         if (op->left == 0 || again || r < 0) {
             if (op->done > 0)
@@ -230,14 +238,32 @@ static int take_all(struct shmp_end *end, struct shmp_transfer *op, bool *wake)
     return r;
 }
 
-/* After the read lock: the wakes that this read owes. */
-static void after_read(struct shmp_end *end, bool wake)
+/* Between the read lock and the companion's, and back. */
+static void begin_read(struct shmp_end *end, size_t n, struct shmp_reading *reading)
 {
-    struct shmp_header *h = end->pipe->seg.header;
+    struct shmp_pipe *pipe = end->pipe;
+    reading->watched = shmp_companion_is_watched(pipe->seg.header);
+    reading->told =
+        reading->watched &&
+        shmp_companion_begin_read(&pipe->live, end->fd,
+                                  shmp_ring_would_free(&pipe->seg.read_side, n));
+}
+
+/* over: the call returns now (and not to sleep), so whoever looks is told of it. */
+static void end_read(struct shmp_end *end, const struct shmp_reading *reading, bool wake, bool over)
+{
+    struct shmp_pipe *pipe = end->pipe;
+    struct shmp_header *h = pipe->seg.header;
+    if (reading->watched)
+        shmp_companion_end(&pipe->live, end->fd, end->mode,
+                           !over           ? SHMP_SYNC_NONE
+                           : reading->told ? SHMP_SYNC_LEVEL
+                                           : SHMP_SYNC_READ);
+    shmp_side_unlock(end, SHMP_SIDE_READERS);
     if (wake)
         shmp_queue_wake_one(&h->wait.writable, &h->stats.write_wakes);
-    if (shmp_companion_is_watched(h))
-        shmp_companion_sync(&end->pipe->live, end->fd, end->mode, SHMP_SYNC_READ);
+    if (over && !reading->watched && shmp_companion_is_watched(h))
+        shmp_companion_sync(&pipe->live, end->fd, end->mode, SHMP_SYNC_READ);
 }
 
 /* With the read lock held and nothing in the ring: 0 at end of file, else what to return.
@@ -267,6 +293,8 @@ static ssize_t read_steps(struct shmp_end *end, struct shmp_transfer *op, bool m
         if (r < 0)
             return r;
         bool wake = false;
+        struct shmp_reading reading;
+        begin_read(end, op->left, &reading);
         do {
             r = damaged(take_all(end, op, &wake));
             if (r == 0 && op->done == 0)
@@ -274,11 +302,10 @@ static ssize_t read_steps(struct shmp_end *end, struct shmp_transfer *op, bool m
         } while (r == 1);
         if (op->done > 0)
             count_locked(&h->r.calls, 1);
-        shmp_side_unlock(end, SHMP_SIDE_READERS);
-        if (op->done > 0 || r != SHMP_WOULD_SLEEP) {
-            after_read(end, wake);
+        bool over = op->done > 0 || r != SHMP_WOULD_SLEEP;
+        end_read(end, &reading, wake, over);
+        if (over)
             return op->done > 0 ? (ssize_t)op->done : r;
-        }
         if (!may_sleep)
             return SHMP_WOULD_SLEEP;
         if (!shmp_spin(end, SHMP_SIDE_READERS)) {
@@ -296,7 +323,7 @@ ssize_t shmp_read_run(struct shmp_end *end, struct shmp_transfer *op, bool may_s
     return leave_call(end, op, SHMP_SIDE_READERS, read_steps(end, op, may_sleep));
 }
 
-ssize_t shmp_read_begin(struct shmp_end *end, size_t n)
+ssize_t shmp_read_begin(struct shmp_end *end, size_t n, struct shmp_reading *reading)
 {
     if (!shmp_can_read(end))
         return -EBADF;
@@ -305,6 +332,7 @@ ssize_t shmp_read_begin(struct shmp_end *end, size_t n)
     ssize_t r = shmp_side_lock(end, SHMP_SIDE_READERS, false);
     if (r < 0)
         return r;
+    begin_read(end, n, reading);
     do {
         r = shmp_ring_available(&end->pipe->seg.read_side, n);
         if (r < 0)
@@ -314,25 +342,26 @@ ssize_t shmp_read_begin(struct shmp_end *end, size_t n)
         if (r == 0)
             r = nothing_there(end);
     } while (r == 1);
-    shmp_side_unlock(end, SHMP_SIDE_READERS);
-    if (r != SHMP_WOULD_SLEEP && shmp_companion_is_watched(end->pipe->seg.header))
-        shmp_companion_sync(&end->pipe->live, end->fd, end->mode, SHMP_SYNC_READ);
+    end_read(end, reading, false, r != SHMP_WOULD_SLEEP);
     return r;
 }
 
-void shmp_read_finish(struct shmp_end *end, void *buffer, size_t n)
+ssize_t shmp_read_finish(struct shmp_end *end, void *buffer, size_t n,
+                         const struct shmp_reading *reading)
 {
     struct iovec iov = {.iov_base = buffer, .iov_len = n};
     struct shmp_transfer op = {.cursor = {.iov = &iov, .left = 1}, .left = n};
     bool wake = false;
-    /* Cannot fail: shmp_read_begin has walked these slots under this lock. */
-    take_all(end, &op, &wake);
+    int r = damaged(take_all(end, &op, &wake));
     count_locked(&end->pipe->seg.header->r.calls, 1);
-    shmp_side_unlock(end, SHMP_SIDE_READERS);
-    after_read(end, wake);
+    end_read(end, reading, wake, true);
+    if (op.done == n)
+        return (ssize_t)n;
+    /* shmp_read_begin has counted these bytes under this lock: only damage takes them away. */
+    return r < 0 ? r : damaged(-SHMP_ECORRUPT);
 }
 
-void shmp_read_abandon(struct shmp_end *end)
+void shmp_read_abandon(struct shmp_end *end, const struct shmp_reading *reading)
 {
-    shmp_side_unlock(end, SHMP_SIDE_READERS);
+    end_read(end, reading, false, false);
 }

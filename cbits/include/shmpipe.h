@@ -66,9 +66,8 @@ int shmp_unlink(const char *name);
 /* The same three for a caller that has opened the POSIX shared memory object
  * itself (shm_open or posix_ipc).  shmp_format takes over an empty object, or one
  * whose creator died; EEXIST if it is a pipe already.  Neither takes the
- * descriptor: the caller closes it.  But a process must not close its only other
- * descriptor of an object it holds open without shmp_relock (POSIX record locks
- * go with any close): shmp_close_segment does both. */
+ * descriptor: the caller closes it, with shmp_close_segment: a plain close() of any
+ * descriptor of an object takes the process's record locks on it away. */
 int shmp_format(int segment_fd, const char *name, const struct shmp_options *options);
 shmp_end *shmp_open_fd(int segment_fd, int flags);
 int shmp_unlink_fd(int segment_fd, const char *name);
