@@ -693,25 +693,26 @@ TEST(a_read_takes_over_from_a_dead_reader)
 
 TEST(a_read_in_two_halves)
 {
+    struct shmp_reading reading;
     make(O_NONBLOCK, 4);
-    CHECK_EQ(shmp_read_begin(ends[0], 10), -EAGAIN);
-    CHECK_EQ(shmp_read_begin(ends[1], 10), -EBADF);
-    CHECK_EQ(shmp_read_begin(ends[0], 0), 0);
+    CHECK_EQ(shmp_read_begin(ends[0], 10, &reading), -EAGAIN);
+    CHECK_EQ(shmp_read_begin(ends[1], 10, &reading), -EBADF);
+    CHECK_EQ(shmp_read_begin(ends[0], 0, &reading), 0);
     CHECK_EQ(shmp_write(ends[1], "hello", 5), 5);
-    CHECK_EQ(shmp_read_begin(ends[0], 10), 5);
+    CHECK_EQ(shmp_read_begin(ends[0], 10, &reading), 5);
     CHECK(load_relaxed(&header(0)->r.lock) != 0);
-    shmp_read_abandon(ends[0]);
+    shmp_read_abandon(ends[0], &reading);
     CHECK_EQ(load_relaxed(&header(0)->r.lock), 0);
-    CHECK_EQ(shmp_read_begin(ends[0], 2), 2);
-    shmp_read_finish(ends[0], in, 2);
+    CHECK_EQ(shmp_read_begin(ends[0], 2, &reading), 2);
+    CHECK_EQ(shmp_read_finish(ends[0], in, 2, &reading), 2);
     CHECK(memcmp(in, "he", 2) == 0);
-    CHECK_EQ(shmp_read_begin(ends[0], 10), 3);
+    CHECK_EQ(shmp_read_begin(ends[0], 10, &reading), 3);
     CHECK_EQ(shmp_write(ends[1], "XY", 2), 2); /* comes in between: not for this read */
-    shmp_read_finish(ends[0], in, 3);
+    CHECK_EQ(shmp_read_finish(ends[0], in, 3, &reading), 3);
     CHECK(memcmp(in, "llo", 3) == 0);
     CHECK_EQ(shmp_read(ends[0], in, 10), 2);
     close_end(1);
-    CHECK_EQ(shmp_read_begin(ends[0], 10), 0);
+    CHECK_EQ(shmp_read_begin(ends[0], 10, &reading), 0);
     close_ends();
 }
 
