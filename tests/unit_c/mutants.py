@@ -31,7 +31,7 @@ MUTANTS = [
         "ring.c",
         "    if (!cas_seq_cst32(slot, &word, word + n))\n        return false;\n",
         "    store_seq_cst(slot, word + n);\n",
-        "seal_against_merge",
+        "test_ring",
     ),
     Mutant(
         "the reader does not seal the slot that it leaves",

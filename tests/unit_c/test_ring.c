@@ -1,5 +1,7 @@
 /* test_ring.c - the slot ring without a segment: the kernel's slot rules, wrap, races, rubbish. */
 #include <pthread.h>
+#include <signal.h>
+#include <sys/mman.h>
 
 #include "model.h"
 #include "stage.h"
@@ -315,6 +317,37 @@ TEST(merge_between_the_readers_look_and_its_seal)
     CHECK_EQ(load_relaxed(&s.header->head), UINT32_MAX + 2u);
     CHECK_EQ(stage_read(&s, in_bytes, 100), 1);
     stage_free(&s);
+}
+
+/* The reader takes everything and seals exactly while the writer copies, that is between the
+ * writer's look at the word and its compare-and-swap: the writer's buffer is not mapped yet, and
+ * the handler of its fault is the reader. */
+static struct stage *interrupted;
+static unsigned char *absent;
+
+static void read_all_and_map(int signal)
+{
+    (void)signal;
+    CHECK_EQ(stage_read(interrupted, in_bytes, 100), 3);
+    CHECK_EQ(mprotect(absent, SHMP_PAGE, PROT_READ | PROT_WRITE), 0);
+}
+
+TEST(a_seal_between_the_writers_look_and_its_merge)
+{
+    struct stage s;
+    struct sigaction action = {.sa_handler = read_all_and_map};
+    CHECK_EQ(sigaction(SIGSEGV, &action, NULL), 0);
+    absent = mmap(NULL, SHMP_PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    CHECK(absent != MAP_FAILED);
+    stage_make(&s, 2, UINT32_MAX);
+    interrupted = &s;
+    CHECK_EQ(stage_write(&s, (const unsigned char *)"abc", 3, false), 3);
+    CHECK_EQ(stage_write(&s, absent, 5, false), 5); /* not merged: the slot was left */
+    CHECK(memcmp(in_bytes, "abc", 3) == 0);
+    CHECK_EQ(load_relaxed(&s.header->head), UINT32_MAX + 2u);
+    CHECK_EQ(stage_read(&s, in_bytes, 100), 5); /* and so these are not lost */
+    stage_free(&s);
+    munmap(absent, SHMP_PAGE);
 }
 
 TEST(a_slot_that_grew_and_was_left_behind_loses_nothing)
