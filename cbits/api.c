@@ -50,7 +50,12 @@ static int make_ends(shmp_end *ends[2], int segment_fd, int companion[2], int fl
         return r;
     }
     if ((flags & O_CLOEXEC) == 0) {
-        shmp_sys.fcntl(made[0]->pipe->seg.fd, F_SETFD, 0);
+        /* Record locks survive exec with their descriptor; the close of another one of the
+         * same file takes them away, so that who execs while it holds a ring lock is known
+         * to have gone. */
+        struct shmp_seg *seg = &made[0]->pipe->seg;
+        seg->guard_fd = (int)shmp_sys.fcntl(seg->fd, F_DUPFD_CLOEXEC, 3);
+        shmp_sys.fcntl(seg->fd, F_SETFD, 0);
         shmp_sys.fcntl(made[0]->fd, F_SETFD, 0);
         shmp_sys.fcntl(made[1]->fd, F_SETFD, 0);
     }

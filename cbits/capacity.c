@@ -62,7 +62,8 @@ static void copy_slots(const struct shmp_ring *from, unsigned char *base, uint32
     /* The slot before head too: when the ring is empty its seal refuses merges (I5). */
     uint32_t used = shmp_occupancy(head, tail);
     uint32_t first = used == 0 ? head - 1 : tail;
-    for (uint32_t i = first; i != head; i++) {
+    /* Counted, too: the indices may have been scribbled on since they were checked. */
+    for (uint32_t i = first, n = 0; i != head && n < from->ring_size; i++, n++) {
         uint32_t word = load_relaxed(&from->words[i & from->mask]);
         uint32_t end = shmp_word_end(word);
         store_relaxed(&words[i & mask], word);

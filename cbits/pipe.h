@@ -50,7 +50,7 @@ struct shmp_end {
     bool forked; /* a child may not have joined them yet */
     bool deaf;   /* a FIFO read end whose POLLHUP may be silent (FO-16) */
     bool brief;     /* the last sleep took a few microseconds: a dialogue on one CPU */
-    bool streaming; /* the last wait was over at once: the other side keeps coming */
+    uint8_t short_waits; /* in a row: the other side keeps coming */
 };
 
 static inline bool shmp_can_read(const struct shmp_end *end)

@@ -371,6 +371,7 @@ int shmp_seg_map(struct shmp_seg *seg, int fd, const struct shmp_header *judged)
     memset(seg, 0, sizeof *seg);
     pthread_mutex_init(&seg->mutex, NULL);
     seg->fd = fd;
+    seg->guard_fd = -1;
     seg->dev = st.st_dev;
     seg->ino = st.st_ino;
     seg->kind = judged->kind;
@@ -396,6 +397,8 @@ void shmp_seg_unmap(struct shmp_seg *seg)
     map_put(seg->write_side.map);
     map_put(seg->newest);
     shmp_sys.munmap(seg->header, SHMP_FIXED_BYTES);
+    if (seg->guard_fd >= 0)
+        shmp_sys.close(seg->guard_fd);
     if (seg->fd >= 0)
         shmp_sys.close(seg->fd);
     pthread_mutex_destroy(&seg->mutex);

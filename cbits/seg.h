@@ -36,6 +36,7 @@ struct shmp_ring {
 
 struct shmp_seg {
     int fd;
+    int guard_fd; /* close-on-exec where fd is not, or -1: exec must drop our record locks */
     dev_t dev;
     ino_t ino;
     uint32_t kind;
