@@ -267,10 +267,14 @@ static void end_read(struct shmp_end *end, const struct shmp_reading *reading, b
 }
 
 /* With the read lock held and nothing in the ring: 0 at end of file, else what to return.
- * SHMP_WOULD_SLEEP: a blocking end must wait.  1: data came in after all. */
-static ssize_t nothing_there(struct shmp_end *end)
+ * SHMP_WOULD_SLEEP: a blocking end must wait.  1: data came in after all, begin again.  Gives the
+ * companion's lock up: nothing was taken, and who asks for writers may need it (FO-16). */
+static ssize_t nothing_there(struct shmp_end *end, struct shmp_reading *reading)
 {
     struct shmp_header *h = end->pipe->seg.header;
+    if (reading->watched)
+        shmp_companion_end(&end->pipe->live, end->fd, end->mode, SHMP_SYNC_NONE);
+    reading->watched = false;
     if (!shmp_side_is_present(end, SHMP_SIDE_WRITERS))
         /* The last writer may have published after our look and before it closed. */
         return shmp_ring_looks_empty(h) ? 0 : 1;
@@ -294,11 +298,11 @@ static ssize_t read_steps(struct shmp_end *end, struct shmp_transfer *op, bool m
             return r;
         bool wake = false;
         struct shmp_reading reading;
-        begin_read(end, op->left, &reading);
         do {
+            begin_read(end, op->left, &reading);
             r = damaged(take_all(end, op, &wake));
             if (r == 0 && op->done == 0)
-                r = nothing_there(end);
+                r = nothing_there(end, &reading);
         } while (r == 1);
         if (op->done > 0)
             count_locked(&h->r.calls, 1);
@@ -332,15 +336,15 @@ ssize_t shmp_read_begin(struct shmp_end *end, size_t n, struct shmp_reading *rea
     ssize_t r = shmp_side_lock(end, SHMP_SIDE_READERS, false);
     if (r < 0)
         return r;
-    begin_read(end, n, reading);
     do {
+        begin_read(end, n, reading);
         r = shmp_ring_available(&end->pipe->seg.read_side, n);
         if (r < 0)
             damaged((int)r);
         if (r > 0)
             return r;
         if (r == 0)
-            r = nothing_there(end);
+            r = nothing_there(end, reading);
     } while (r == 1);
     end_read(end, reading, false, r != SHMP_WOULD_SLEEP);
     return r;
