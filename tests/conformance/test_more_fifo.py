@@ -54,9 +54,7 @@ def test_FO_12_packets_are_switched_on_later(pipes: Pipes) -> None:
 
 
 @named_only
-def test_FO_13_O_ASYNC_of_open_is_shown_and_does_nothing(
-    pipes: Pipes, backend: Backend
-) -> None:
+def test_FO_13_O_ASYNC_of_open_is_shown_and_does_nothing(pipes: Pipes) -> None:
     end = pipes.open(pipes.create(), "r+", NONBLOCK | os.O_ASYNC)
     assert end.flags() & os.O_ASYNC
 

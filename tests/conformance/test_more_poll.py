@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
-from conformance.backends import Backend, Pipes
+from conformance.backends import Pipes
 from conformance.ends import PIPE_BUF
 from conformance.marks import NONBLOCK
 from support.actors import Actor, ProcessActor, quiesce
@@ -127,7 +127,7 @@ def wait_for(number: int, way: str) -> bool:
 
 
 def test_PL_10_a_writer_that_must_wait_from_the_start_is_no_event(
-    pipes: Pipes, backend: Backend, spawn: Spawn
+    pipes: Pipes, spawn: Spawn
 ) -> None:
     reader, writer = pipes.make(slots=1)
     writer.write(bytes(PIPE_BUF))

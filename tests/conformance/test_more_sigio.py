@@ -129,7 +129,7 @@ def test_IO_03_but_no_empty_read(pipes: Pipes) -> None:
 
 
 def test_IO_04_a_blocking_write_signals_before_each_sleep(
-    pipes: Pipes, backend: Backend, threads: SpawnThread
+    pipes: Pipes, threads: SpawnThread
 ) -> None:
     reader, writer = pipes.make(slots=1)
     arm(reader)
@@ -193,9 +193,7 @@ def test_IO_06_size_contents_and_poll_signal_nobody(pipes: Pipes) -> None:
 
 
 @named_only
-def test_IO_07_a_read_write_end_signals_itself(
-    pipes: Pipes, backend: Backend
-) -> None:
+def test_IO_07_a_read_write_end_signals_itself(pipes: Pipes, backend: Backend) -> None:
     end = pipes.open(pipes.create(), "r+", NONBLOCK)
     arm(end)
     end.write(b"x")

@@ -6,7 +6,7 @@ import errno
 import importlib
 import io
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -89,9 +89,8 @@ def cases(
     both_modes: Sequence[Script],
     nonblocking: Sequence[Script],
     blocking: Sequence[Script],
-    not_yet: Mapping[Script, str],
 ) -> list[Any]:
-    """Parameters: script, module, flags.  The scripts of not_yet are known to fail over io."""
+    """The parameters script, module, flags of a test."""
     chosen = [(script, flags) for script in both_modes for flags in (0, os.O_NONBLOCK)]
     chosen += [(script, os.O_NONBLOCK) for script in nonblocking]
     chosen += [(script, 0) for script in blocking]
@@ -99,10 +98,7 @@ def cases(
     for script, flags in chosen:
         for module in (io, PYTHON_IO):
             name = f"{script.__name__}-{'nonblocking' if flags else 'blocking'}-{module.__name__}"
-            marks = []
-            if script in not_yet and module is io:
-                marks = [pytest.mark.xfail(strict=True, reason=not_yet[script])]
-            found.append(pytest.param(script, module, flags, id=name, marks=marks))
+            found.append(pytest.param(script, module, flags, id=name))
     return found
 
 

@@ -193,7 +193,7 @@ BOTH_MODES: list[Script] = [
 
 @pytest.mark.parametrize(
     ("script", "module", "flags"),
-    cases(BOTH_MODES, [nothing_there, less_there_than_asked_for], [patient], {}),
+    cases(BOTH_MODES, [nothing_there, less_there_than_asked_for], [patient]),
 )
 def test_reading(script: Script, module: ModuleType, flags: int) -> None:
     compare(script, module, flags)

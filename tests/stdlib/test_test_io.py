@@ -40,13 +40,6 @@ RUN = {
         "test_reentrant_write_text",
     ],
 }
-ERRNO = pytest.mark.xfail(
-    strict=True, reason="errno of BlockingIOError is whatever the C variable was"
-)
-NOT_YET = {
-    "CMiscIOTest.test_nonblock_pipe_write_bigbuf": ERRNO,
-    "CMiscIOTest.test_nonblock_pipe_write_smallbuf": ERRNO,
-}
 README = Path(__file__).with_name("README.md")
 
 
@@ -103,16 +96,11 @@ def test_every_pipe_test_is_run_or_skipped_for_a_reason() -> None:
     assert running | skipped() == found
 
 
-def parameters() -> list[Any]:
-    return [
-        pytest.param(name, each, marks=NOT_YET.get(f"{name}.{each}", ()))
-        for name in CLASSES
-        for each in sorted(to_run(name))
-    ]
-
-
 @pytest.mark.watchdog(120)
-@pytest.mark.parametrize(("case_name", "test_name"), parameters())
+@pytest.mark.parametrize(
+    ("case_name", "test_name"),
+    [(name, each) for name in CLASSES for each in sorted(to_run(name))],
+)
 def test_library_test(case_name: str, test_name: str) -> None:
     module = library_tests()
     adapted = AdaptedIo(io if case_name.startswith("C") else importlib.import_module("_pyio"))
