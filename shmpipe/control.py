@@ -24,6 +24,9 @@ F_SETOWN_EX = 15
 F_GETOWN_EX = 16
 _F_OWNER_PGRP = 2
 _OWNER = struct.Struct("ii")  # struct f_owner_ex: kind, id
+# The kernel does not know how long a structure is, and writes as much as the command has.  So it
+# gets room for any, as from the standard library.
+_LONGEST_STRUCTURE = 1024
 
 
 @overload
@@ -36,15 +39,20 @@ def fcntl(end: End, cmd: int, arg: int | ReadableBuffer = 0) -> int | bytes:
     F_GETPIPE_SZ, F_SETPIPE_SZ (bytes, returns the new size; CP-1 to CP-6), F_GETFL, F_SETFL (of the
     open description; CR-8, LF-9), F_GETFD, F_SETFD, and for SIGIO F_SETOWN, F_GETOWN, F_SETOWN_EX,
     F_GETOWN_EX, F_SETSIG, F_GETSIG.  An integer argument is taken modulo 2**32; bytes are a
-    structure, and are returned as the call left them.
+    structure, and are returned as the call left them, cut to the same length.
 
-    OSError: EINVAL, EBUSY (smaller than what is in the pipe), EPERM (above 1 GiB), ENOSPC.
+    ValueError for a structure of more than 1024 bytes.  OSError: EINVAL, EBUSY (smaller than what
+    is in the pipe), EPERM (above 1 GiB), ENOSPC.
     """
     if not isinstance(arg, int):
         structure = bytearray(arg)
+        size = len(structure)
+        if size > _LONGEST_STRUCTURE:
+            raise ValueError(f"a structure for fcntl has at most {_LONGEST_STRUCTURE} bytes")
+        structure.extend(bytes(_LONGEST_STRUCTURE - size))
         buffer = _lib.writable_buffer(structure)
         end._call(_lib.fcntl, cmd, _lib.pointer(buffer))
-        return bytes(structure)
+        return bytes(structure[:size])
     if cmd == _fcntl.F_GETOWN:
         # The result of F_GETOWN for a process group is negative, like that of an error.
         kind: int
@@ -60,6 +68,8 @@ def ioctl(end: End, request: int, arg: int = 0) -> int:
     termios.FIONREAD returns the bytes that can be read (CP-9).  FIONBIO and FIOASYNC switch
     O_NONBLOCK and O_ASYNC on or off (CR-9) and return 0.  OSError: ENOTTY for any other request.
     """
+    # No caller's buffer: a C int is all that these three requests read or write, and no other
+    # request reaches the kernel.
     value = _lib.integer()
     value[0] = arg
     result = end._call(_lib.ioctl, request, value)
