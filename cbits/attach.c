@@ -162,6 +162,14 @@ void shmp_registry_unlock(void)
     pthread_mutex_unlock(&registry_mutex);
 }
 
+void shmp_renew(void)
+{
+    pthread_mutex_lock(&registry_mutex);
+    for (struct shmp_pipe *p = registry; p; p = p->next)
+        shmp_live_renew(&p->live);
+    pthread_mutex_unlock(&registry_mutex);
+}
+
 /* ---- Attachments --------------------------------------------------------------- */
 
 static void relock(struct shmp_pipe *pipe)

@@ -134,6 +134,8 @@ int shmp_wait_side(struct shmp_end *end, int side, uint64_t deadline_ns)
     int other = side == SHMP_SIDE_READERS ? SHMP_SIDE_WRITERS : SHMP_SIDE_READERS;
     int r;
 
+    if ((load_relaxed(&pipe->live.introduced) & SHMP_INTRODUCED(side)) == 0)
+        shmp_queue_step_epoch(queue);
     if (end->brief && deadline_ns == 0 && wait_briefly(end, side, &r))
         return r;
     for (;;) {
@@ -173,6 +175,6 @@ int shmp_wait_side(struct shmp_end *end, int side, uint64_t deadline_ns)
         if (woken == SHMP_LATE)
             return -ETIMEDOUT;
         /* A long wait: time to see to it that others can watch us. */
-        shmp_live_renew(&pipe->live);
+        shmp_renew();
     }
 }

@@ -35,10 +35,30 @@ static bool can_write(int mode)
 }
 
 /* Whoever died in here may have written down a level that it did not reach. */
+static enum shmp_locked lock_with(struct shmp_live *live, struct shmp_companion_line *c,
+                                  enum shmp_patience patience)
+{
+    enum shmp_locked locked = shmp_lock(live, &c->lock, patience);
+    if (locked == SHMP_LOCKED_FROM_DEAD)
+        store_relaxed(&c->level, SHMP_LEVEL_UNKNOWN);
+    return locked;
+}
+
 static void lock_companion(struct shmp_live *live, struct shmp_companion_line *c)
 {
-    if (shmp_lock(live, &c->lock, true) == SHMP_LOCKED_FROM_DEAD)
-        store_relaxed(&c->level, SHMP_LEVEL_UNKNOWN);
+    lock_with(live, c, SHMP_LOCK_WAIT);
+}
+
+bool shmp_companion_lock(struct shmp_live *live, bool wait)
+{
+    enum shmp_locked locked = lock_with(live, &live->seg->header->companion,
+                                        wait ? SHMP_LOCK_SIGNALS : SHMP_LOCK_TRY);
+    return locked == SHMP_LOCKED || locked == SHMP_LOCKED_FROM_DEAD;
+}
+
+void shmp_companion_unlock(struct shmp_live *live)
+{
+    shmp_unlock(&live->seg->header->companion.lock);
 }
 
 int shmp_companion_create(int fds[2])
@@ -219,34 +239,30 @@ static void sync_locked(struct shmp_header *h, int fd, int mode,
 
 void shmp_companion_sync(struct shmp_live *live, int fd, int mode, enum shmp_sync op)
 {
-    lock_companion(live, &live->seg->header->companion);
-    shmp_companion_end(live, fd, mode, op);
+    struct shmp_header *h = live->seg->header;
+    lock_companion(live, &h->companion);
+    sync_locked(h, fd, mode, op);
+    shmp_unlock(&h->companion.lock);
 }
 
-bool shmp_companion_begin_write(struct shmp_live *live, int fd)
+void shmp_companion_sync_locked(struct shmp_live *live, int fd, int mode, enum shmp_sync op)
 {
-    struct shmp_header *h = live->seg->header;
+    sync_locked(live->seg->header, fd, mode, op);
+}
+
+bool shmp_companion_foretell_write(struct shmp_header *h, int fd)
+{
     struct shmp_companion_line *c = &h->companion;
-    lock_companion(live, c);
     if ((load_seq_cst(&h->wait.poll_usage) & SHMP_POLL_READERS) == 0 || !shmp_ring_looks_empty(h))
         return false;
     store_relaxed(&c->queued, load_relaxed(&c->queued) + 1);
     return shmp_sys.write_quiet(fd, zeros, 1) == 1;
 }
 
-bool shmp_companion_begin_read(struct shmp_live *live, int fd, bool frees_a_slot)
+bool shmp_companion_foretell_read(struct shmp_header *h, int fd, bool frees_a_slot)
 {
-    struct shmp_companion_line *c = &live->seg->header->companion;
-    lock_companion(live, c);
+    struct shmp_companion_line *c = &h->companion;
     return frees_a_slot && is_full(load_relaxed(&c->level)) && leave_one(c, fd);
-}
-
-void shmp_companion_end(struct shmp_live *live, int fd, int mode, enum shmp_sync op)
-{
-    struct shmp_header *h = live->seg->header;
-    if (op != SHMP_SYNC_NONE)
-        sync_locked(h, fd, mode, op);
-    shmp_unlock(&h->companion.lock);
 }
 
 /* One F_SETPIPE_SZ for one F_SETPIPE_SZ: pollers of write ends hear of it, readers do not. */

@@ -51,23 +51,28 @@ static inline bool shmp_companion_is_watched(struct shmp_header *header)
 
 /* Why it is synced: each read and each write is told to whoever looks, also when it changed
  * nothing; a mere look is not, nor what has been told already. */
-enum shmp_sync { SHMP_SYNC_NONE, SHMP_SYNC_LEVEL, SHMP_SYNC_READ, SHMP_SYNC_WRITE, SHMP_SYNC_WRITTEN };
+enum shmp_sync { SHMP_SYNC_LEVEL, SHMP_SYNC_READ, SHMP_SYNC_WRITE, SHMP_SYNC_WRITTEN };
 
-/* Around an operation of the ring, with its ring lock held: begin takes the companion's lock,
- * end syncs and gives it back.  So a poller that acts on what it is told finds the ring so.
+/* What makes a poller get up is told before the ring changes: data to an empty one, room in a
+ * full one.  Dies before the ring follows: a poller looks in vain, and puts it right.  In the
+ * other order it would sleep beside data for as long as nobody else comes.
  *
- * What makes a poller get up is told first: data to an empty ring, room in a full one.  Dies
- * before the ring follows: a poller looks in vain, and puts it right.  In the other order it
- * would sleep beside data for as long as nobody else comes.
+ * An operation takes the companion's lock before the first change that its ring lock lets it
+ * make, foretells, makes the change, and gives the lock back: so a poller that acts on what it
+ * was told finds the ring so.  It copies outside; and it syncs when it is over.
  *
- * true: told already (end with SHMP_SYNC_WRITTEN, or SHMP_SYNC_LEVEL after a read). */
-bool shmp_companion_begin_write(struct shmp_live *live, int fd);
-bool shmp_companion_begin_read(struct shmp_live *live, int fd, bool frees_a_slot);
-void shmp_companion_end(struct shmp_live *live, int fd, int mode, enum shmp_sync op);
+ * lock: false if it is busy (wait == false) or a signal handler ran. */
+bool shmp_companion_lock(struct shmp_live *live, bool wait);
+void shmp_companion_unlock(struct shmp_live *live);
+/* true: this was the kernel's read or write of the operation (then sync with
+ * SHMP_SYNC_WRITTEN, or SHMP_SYNC_LEVEL after a read). */
+bool shmp_companion_foretell_write(struct shmp_header *header, int fd);
+bool shmp_companion_foretell_read(struct shmp_header *header, int fd, bool frees_a_slot);
 
-/* The same afterwards, with exactly one kernel read or write for a read or write of the ring:
- * for an operation that found nobody looking when it began. */
+/* Brings the companion to the ring's level, with exactly one kernel read or write for a read
+ * or write of the ring, what was foretold included.  locked: the caller has the lock. */
 void shmp_companion_sync(struct shmp_live *live, int fd, int mode, enum shmp_sync op);
+void shmp_companion_sync_locked(struct shmp_live *live, int fd, int mode, enum shmp_sync op);
 /* After F_SETPIPE_SZ, which pollers of the write end hear of whatever it changed (CP-8). */
 void shmp_companion_resized(struct shmp_live *live, int fd);
 

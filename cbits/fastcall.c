@@ -15,6 +15,7 @@
 #include "pipe.h"
 #include "record.h"
 
+#define SMALL_BYTES 1024
 #define KEEP_LOCK_BYTES ((size_t)1 << 18) /* about 6 us of copying */
 
 int shmp_install_fast(void);
@@ -161,17 +162,23 @@ static struct shmp_transfer transfer_of(struct iovec *iov, void *bytes, Py_ssize
 
 static PyObject *base_write(PyObject *self, PyObject *data)
 {
-    struct shmp_end *end = *field(self);
     struct iovec iov;
-    if (end == NULL)
-        return closed_error();
     if (PyBytes_CheckExact(data)) {
+        struct shmp_end *end = *field(self);
+        if (end == NULL)
+            return closed_error();
         struct shmp_transfer op = transfer_of(&iov, PyBytes_AsString(data), PyBytes_Size(data));
         return count_result(self, run(self, end, &op, SHMP_SIDE_WRITERS));
     }
     Py_buffer view;
     if (PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) < 0)
         return NULL;
+    /* Only now: to get the buffer may run Python code, which may close the end. */
+    struct shmp_end *end = *field(self);
+    if (end == NULL) {
+        PyBuffer_Release(&view);
+        return closed_error();
+    }
     struct shmp_transfer op = transfer_of(&iov, view.buf, view.len);
     ssize_t r = run(self, end, &op, SHMP_SIDE_WRITERS);
     PyBuffer_Release(&view);
@@ -180,16 +187,18 @@ static PyObject *base_write(PyObject *self, PyObject *data)
 
 static PyObject *base_readinto(PyObject *self, PyObject *buffer)
 {
-    struct shmp_end *end = *field(self);
     struct iovec iov;
     Py_buffer view;
-    if (end == NULL)
-        return closed_error();
     if (PyObject_GetBuffer(buffer, &view, PyBUF_WRITABLE) < 0) {
         if (PyErr_ExceptionMatches(PyExc_BufferError))
             PyErr_SetString(PyExc_TypeError,
                             "readinto() argument must be read-write bytes-like object");
         return NULL;
+    }
+    struct shmp_end *end = *field(self);
+    if (end == NULL) {
+        PyBuffer_Release(&view);
+        return closed_error();
     }
     struct shmp_transfer op = transfer_of(&iov, view.buf, view.len);
     ssize_t r = run(self, end, &op, SHMP_SIDE_READERS);
@@ -202,22 +211,30 @@ static PyObject *base_readinto(PyObject *self, PyObject *buffer)
  * code (bytes are not tracked by the collector), and a death there is like any other. */
 static PyObject *read_now(struct shmp_end *end, size_t size, ssize_t *state)
 {
-    struct shmp_reading reading;
-    ssize_t r = *state = shmp_read_begin(end, size, &reading);
+    struct shmp_turn turn;
+    if (size <= SMALL_BYTES) {
+        /* To copy so little twice is cheaper than to walk the slots twice. */
+        char small[SMALL_BYTES];
+        struct iovec iov;
+        struct shmp_transfer op = transfer_of(&iov, small, (Py_ssize_t)size);
+        *state = shmp_read_run(end, &op, false);
+        return *state > 0 ? PyBytes_FromStringAndSize(small, *state) : NULL;
+    }
+    ssize_t r = *state = shmp_read_begin(end, size, &turn);
     if (r <= 0)
         return NULL;
     PyObject *bytes = PyBytes_FromStringAndSize(NULL, r);
     if (bytes == NULL) {
-        shmp_read_abandon(end, &reading);
+        shmp_turn_end(end, SHMP_SIDE_READERS, &turn, false, false);
         return NULL;
     }
     char *buffer = PyBytes_AsString(bytes);
     if ((size_t)r <= KEEP_LOCK_BYTES) {
-        r = shmp_read_finish(end, buffer, (size_t)r, &reading);
+        r = shmp_read_finish(end, buffer, (size_t)r, &turn);
     } else {
         shmp_end_hold(end);
         PyThreadState *saved = PyEval_SaveThread();
-        r = shmp_read_finish(end, buffer, (size_t)r, &reading);
+        r = shmp_read_finish(end, buffer, (size_t)r, &turn);
         PyEval_RestoreThread(saved);
         shmp_end_release(end);
     }
@@ -227,6 +244,21 @@ static PyObject *read_now(struct shmp_end *end, size_t size, ssize_t *state)
         return NULL;
     }
     return bytes;
+}
+
+/* Until nobody has the read lock: its owner may be dead, and to be succeeded, or stopped. */
+static ssize_t wait_turn(PyObject *self, struct shmp_end *end)
+{
+    for (;;) {
+        struct shmp_turn turn;
+        PyThreadState *saved = PyEval_SaveThread();
+        int r = shmp_turn_begin(end, SHMP_SIDE_READERS, true, &turn);
+        if (r == 0)
+            shmp_turn_end(end, SHMP_SIDE_READERS, &turn, false, false);
+        PyEval_RestoreThread(saved);
+        if (r != -EINTR || !may_resume(self, end))
+            return r;
+    }
 }
 
 /* Until there is something to read, or the end.  0, or -errno, -EINTR with an exception.
@@ -247,7 +279,7 @@ static ssize_t wait_readable(PyObject *self, struct shmp_end *end, bool *slept)
             break;
         }
         if (!*slept && shmp_record_enter_call()) /* the caller leaves it */
-            shmp_live_renew(&end->pipe->live);
+            shmp_renew();
         *slept = true;
         saved = PyEval_SaveThread();
         r = shmp_wait_side(end, SHMP_SIDE_READERS, 0);
@@ -261,7 +293,6 @@ static ssize_t wait_readable(PyObject *self, struct shmp_end *end, bool *slept)
 
 static PyObject *base_read(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
 {
-    struct shmp_end *end = *field(self);
     Py_ssize_t size = -1;
     if (nargs > 1) {
         PyErr_SetString(PyExc_TypeError, "read() takes at most 1 argument");
@@ -272,6 +303,7 @@ static PyObject *base_read(PyObject *self, PyObject *const *args, Py_ssize_t nar
         if (size == -1 && PyErr_Occurred())
             return NULL;
     }
+    struct shmp_end *end = *field(self); /* after __index__, which may close it */
     if (end == NULL)
         return closed_error();
     if (size < 0)
@@ -284,8 +316,11 @@ static PyObject *base_read(PyObject *self, PyObject *const *args, Py_ssize_t nar
     if (r == SHMP_WOULD_SLEEP) {
         /* Held from here on: close() in another thread does not end this call (RD-9). */
         shmp_end_hold(end);
-        while (r == SHMP_WOULD_SLEEP) {
-            r = wait_readable(self, end, &slept);
+        for (bool busy = false; r == SHMP_WOULD_SLEEP; busy = true) {
+            /* The second time there was something to read, but not our turn. */
+            r = busy ? wait_turn(self, end) : 0;
+            if (r == 0)
+                r = wait_readable(self, end, &slept);
             if (r == 0)
                 bytes = read_now(end, (size_t)size, &r);
         }

@@ -44,11 +44,14 @@ static uint32_t holder_limit(const struct shmp_live *live)
     return limit < SHMP_HOLDERS ? limit : SHMP_HOLDERS;
 }
 
-static void publish_record(struct shmp_live *live, struct shmp_holder *h)
+static int publish_record(struct shmp_live *live, struct shmp_holder *h)
 {
     struct shmp_record_id id = {0};
-    /* Without a record we are merely noticed later; the record lock still proves us. */
-    shmp_record_self(&id);
+    int r = shmp_record_self(&id);
+    /* No descriptor or no memory: say so now.  Where the C library hides its mutexes we go on,
+     * merely noticed later; the record lock still proves us. */
+    if (r < 0 && r != -ENOSYS)
+        return r;
     store_relaxed(&h->pid, (uint32_t)getpid());
     store_relaxed(&h->record_fd, id.fd);
     store_relaxed(&h->record_dev, id.dev);
@@ -56,11 +59,12 @@ static void publish_record(struct shmp_live *live, struct shmp_holder *h)
     live->record_seq = id.seq;
     /* Release: a peer that sees the new sequence sees the fields (shmp_peer_get). */
     store_release(&h->record_seq, load_relaxed(&h->record_seq) + 1);
+    return 0;
 }
 
 /* Dies here: the record lock falls, the entry is as free (live 0) or as dead (live 1)
  * as before. */
-static void fill_entry(struct shmp_live *live, uint32_t index)
+static int fill_entry(struct shmp_live *live, uint32_t index)
 {
     struct shmp_holder *h = &live->seg->holders[index];
     uint32_t gen = SHMP_STATE_GEN(load_relaxed(&h->state)) + 1;
@@ -68,10 +72,13 @@ static void fill_entry(struct shmp_live *live, uint32_t index)
     store_relaxed(&h->introduced, 0);
     store_relaxed(&live->introduced, 0);
     store_relaxed(&h->start_ns, shmp_clock_ns(CLOCK_BOOTTIME));
-    publish_record(live, h);
+    int r = publish_record(live, h);
+    if (r < 0)
+        return r;
     live->index = (int)index;
     live->gen = gen;
     store_seq_cst(&h->live, 1);
+    return 0;
 }
 
 int shmp_live_claim(struct shmp_live *live)
@@ -81,7 +88,7 @@ int shmp_live_claim(struct shmp_live *live)
         return 0;
     pthread_mutex_lock(&live->mutex);
     int r = live->index >= 0 ? 0 : -ENFILE;
-    for (uint32_t i = 0; i < SHMP_HOLDERS && r != 0; i++) {
+    for (uint32_t i = 0; i < SHMP_HOLDERS && r == -ENFILE; i++) {
         if (load_acquire(&holders[i].live) != 0 || take_index(live, i) != 0)
             continue;
         if (load_acquire(&holders[i].live) != 0) {
@@ -91,12 +98,13 @@ int shmp_live_claim(struct shmp_live *live)
             continue;
         }
         raise_limit(live->seg->header, i + 1);
-        fill_entry(live, i);
-        r = 0;
+        r = fill_entry(live, i);
+        if (r < 0)
+            drop_index(live, i);
     }
     pthread_mutex_unlock(&live->mutex);
-    if (r == 0)
-        return 0;
+    if (r != -ENFILE)
+        return r;
     bool freed = false;
     for (uint32_t i = 0; i < holder_limit(live); i++)
         freed = shmp_holder_reap(live, i) || freed;
@@ -220,6 +228,7 @@ static struct shmp_peer *peer_new(const struct shmp_holder *h, uint32_t gen, uin
     peer->refs = 1;
     peer->gen = gen;
     peer->record_seq = seq;
+    peer->id = id;
     peer->page = id.ino ? shmp_record_map(load_relaxed(&h->pid), &id, peer->word_offset) : NULL;
     return peer;
 }
@@ -286,6 +295,9 @@ bool shmp_holder_is_dead(struct shmp_live *live, uint32_t index, uint32_t gen)
         return false; /* out of memory: no proof */
     const _Atomic uint32_t *word = shmp_peer_word(peer);
     bool dead = word == NULL || shmp_life_is_marked(load_acquire(word));
+    /* The thread of its words may have ended, and its record locks be gone for the moment of a
+     * close() (m14): but its record is open as long as any of its threads runs. */
+    dead = dead && !shmp_record_is_open(load_relaxed(&h->pid), &peer->id);
     shmp_peer_put(live, peer);
     return dead;
 }

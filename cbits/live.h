@@ -3,10 +3,11 @@
  * Three questions, each with its own witness:
  *   may this index be mine?      a POSIX record lock on the segment file
  *   tell me when that one dies   a life word: a robust futex in its process record
- *   is that one dead for sure?   both: the life word is marked and the lock is free
+ *   is that one dead for sure?   all: the life word is marked, the lock is free, and the
+ *                                record is no longer open in that process
  * A marked life word alone means "look again": the thread that locked it may have
  * ended, or others of that process may still be running their last instructions.
- * A free lock alone may be the work of a stray close() in a living process (m14).
+ * A free lock alone may be the work of a close() in a living process (m14).
  */
 #ifndef SHMP_LIVE_H
 #define SHMP_LIVE_H
@@ -15,6 +16,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "record.h"
 #include "seg.h"
 
 /* What this process knows of one peer's record; a reference keeps the page mapped. */
@@ -23,6 +25,7 @@ struct shmp_peer {
     uint32_t gen;
     uint32_t record_seq;
     const unsigned char *page; /* NULL: its record cannot be reached from here */
+    struct shmp_record_id id;
     uint32_t word_offset[SHMP_RECORD_WORDS];
 };
 

@@ -14,22 +14,22 @@ static bool owner_is_dead(struct shmp_live *live, uint32_t value)
                                (value >> SHMP_LOCK_GEN_SHIFT) & SHMP_LOCK_GEN_MASK);
 }
 
-/* true: nothing happened to the word, so its owner deserves a look. */
-static bool sleep_for(struct shmp_live *live, const _Atomic uint32_t *word, uint32_t value,
+static enum shmp_woken sleep_for(struct shmp_live *live, const _Atomic uint32_t *word, uint32_t value,
                       struct shmp_pace *pace)
 {
     struct shmp_watch watch;
     uint32_t owner = (value & SHMP_LOCK_OWNER_MASK) - 1;
     if (owner >= SHMP_HOLDERS)
-        return true;
+        return SHMP_LOOK;
     shmp_watch_holder(&watch, live, owner);
     enum shmp_woken woken = shmp_watch_sleep(&watch, word, value,
                                              shmp_now_ns() + 10 * SHMP_LAST_SLICE_NS, pace);
     shmp_watch_release(&watch, live);
-    return woken == SHMP_LOOK || woken == SHMP_LATE;
+    return woken;
 }
 
-enum shmp_locked shmp_lock_slow(struct shmp_live *live, _Atomic uint32_t *word, bool wait)
+enum shmp_locked shmp_lock_slow(struct shmp_live *live, _Atomic uint32_t *word,
+                                enum shmp_patience patience)
 {
     uint32_t mine = shmp_live_owner(live);
     struct shmp_pace pace = {0};
@@ -39,7 +39,7 @@ enum shmp_locked shmp_lock_slow(struct shmp_live *live, _Atomic uint32_t *word, 
             return SHMP_LOCKED;
         cpu_relax();
     }
-    if (!wait)
+    if (patience == SHMP_LOCK_TRY)
         return SHMP_LOCK_BUSY;
     bool suspect = false;
     for (;;) {
@@ -58,7 +58,12 @@ enum shmp_locked shmp_lock_slow(struct shmp_live *live, _Atomic uint32_t *word, 
             continue;
         }
         uint32_t marked = seen | SHMP_LOCK_WAITERS;
-        if (seen == marked || cas_seq_cst32(word, &seen, marked))
-            suspect = sleep_for(live, word, marked, &pace);
+        if (seen != marked && !cas_seq_cst32(word, &seen, marked))
+            continue;
+        enum shmp_woken woken = sleep_for(live, word, marked, &pace);
+        if (woken == SHMP_SIGNAL && patience == SHMP_LOCK_SIGNALS)
+            return SHMP_LOCK_SIGNAL;
+        /* Nothing happened to the word, so its owner deserves a look. */
+        suspect = woken == SHMP_LOOK || woken == SHMP_LATE;
     }
 }

@@ -18,18 +18,25 @@
 enum shmp_locked {
     SHMP_LOCKED = 0,
     SHMP_LOCKED_FROM_DEAD = 1, /* repair what it protects first */
-    SHMP_LOCK_BUSY = 2,        /* only with wait == false */
+    SHMP_LOCK_BUSY = 2,        /* only with SHMP_LOCK_TRY */
+    SHMP_LOCK_SIGNAL = 3,      /* only with SHMP_LOCK_SIGNALS: a handler ran */
 };
 
-enum shmp_locked shmp_lock_slow(struct shmp_live *live, _Atomic uint32_t *word, bool wait);
+/* How long: for a moment; until it is ours or a handler has run (its owner may be stopped); or
+ * until it is ours, where to give up would leave things half done. */
+enum shmp_patience { SHMP_LOCK_TRY, SHMP_LOCK_SIGNALS, SHMP_LOCK_WAIT };
+
+enum shmp_locked shmp_lock_slow(struct shmp_live *live, _Atomic uint32_t *word,
+                                enum shmp_patience patience);
 
 /* Acquire: pairs with the release in shmp_unlock; what the last owner wrote is seen. */
-static inline enum shmp_locked shmp_lock(struct shmp_live *live, _Atomic uint32_t *word, bool wait)
+static inline enum shmp_locked shmp_lock(struct shmp_live *live, _Atomic uint32_t *word,
+                                         enum shmp_patience patience)
 {
     uint32_t expected = 0;
     if (cas_acquire32(word, &expected, shmp_live_owner(live)))
         return SHMP_LOCKED;
-    return shmp_lock_slow(live, word, wait);
+    return shmp_lock_slow(live, word, patience);
 }
 
 /* Sequentially consistent, so that a waiter that set its bit before is seen.  Dies after

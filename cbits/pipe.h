@@ -86,6 +86,9 @@ static inline int shmp_end_claim(struct shmp_end *end)
 /* What only one thread of a process may do at a time, and fork must not cut in half. */
 void shmp_registry_lock(void);
 void shmp_registry_unlock(void);
+/* A fresh record, if a thread's exit has marked the present one, for all our pipes at once: the
+ * old one is closed, and an entry that still names it would look dead. */
+void shmp_renew(void);
 /* Closes a descriptor of a segment without losing the record locks on it. */
 int shmp_segment_close(int fd);
 
@@ -140,17 +143,20 @@ struct shmp_transfer {
 ssize_t shmp_write_run(struct shmp_end *end, struct shmp_transfer *op, bool may_sleep);
 ssize_t shmp_read_run(struct shmp_end *end, struct shmp_transfer *op, bool may_sleep);
 
-/* A read in two halves, for callers that allocate in between.  begin: the bytes a read of n
- * would get, with the locks held if that is > 0; else what shmp_read_run returns.  finish: n, or
- * -SHMP_ECORRUPT. */
-struct shmp_reading {
-    bool watched; /* the companion's lock is held, too */
-    bool told;
+/* A turn: a stay in a side's lock, with a fresh view of the geometry, and in the companion's
+ * lock if somebody looks.  begin: 0; SHMP_WOULD_SLEEP; -EINTR; or -errno, without a turn. */
+struct shmp_turn {
+    bool held; /* the companion's lock, too */
+    bool told; /* whoever looks has been told already */
 };
-ssize_t shmp_read_begin(struct shmp_end *end, size_t n, struct shmp_reading *reading);
-ssize_t shmp_read_finish(struct shmp_end *end, void *buffer, size_t n,
-                         const struct shmp_reading *reading);
-void shmp_read_abandon(struct shmp_end *end, const struct shmp_reading *reading);
+int shmp_turn_begin(struct shmp_end *end, int side, bool may_sleep, struct shmp_turn *turn);
+void shmp_turn_end(struct shmp_end *end, int side, struct shmp_turn *turn, bool wake, bool tell);
+
+/* A read in two halves, for callers that allocate in between.  begin: the bytes a read of n
+ * would get, in a turn, if that is > 0 (then finish, or shmp_turn_end); else what shmp_read_run
+ * returns.  finish: n, or -SHMP_ECORRUPT. */
+ssize_t shmp_read_begin(struct shmp_end *end, size_t n, struct shmp_turn *turn);
+ssize_t shmp_read_finish(struct shmp_end *end, void *buffer, size_t n, struct shmp_turn *turn);
 
 /* Who has slept and leaves something behind wakes the next of its side (WK-3). */
 void shmp_hand_on(struct shmp_end *end, int side);

@@ -41,6 +41,7 @@ static struct shmp_record_id self_id;
 static struct shmp_record *self; /* NULL: none yet */
 static uint32_t self_locked;     /* what a word of ours reads while it is locked */
 static unsigned calls;           /* that sleep, or owe a hand-on */
+static _Thread_local unsigned calls_here; /* of this thread: a fork child goes on with them */
 
 _Static_assert(sizeof(pthread_mutex_t) <= 48, "a mutex fits its place in the record");
 
@@ -190,6 +191,7 @@ bool shmp_record_is_fresh(uint32_t seq)
 
 bool shmp_record_enter_call(void)
 {
+    calls_here++;
     pthread_mutex_lock(&self_mutex);
     bool stale = self != NULL && is_marked(self);
     if (calls++ == 0 && self && !stale)
@@ -200,27 +202,52 @@ bool shmp_record_enter_call(void)
 
 void shmp_record_leave_call(void)
 {
+    calls_here--;
     pthread_mutex_lock(&self_mutex);
-    /* A fork child returns from calls that its parent entered. */
-    if (calls > 0 && --calls == 0 && self)
+    if (--calls == 0 && self)
         set_call_words(self, 0);
     pthread_mutex_unlock(&self_mutex);
+}
+
+/* The record's descriptor in its process, as a path; O_PATH, because the number may by now be
+ * somebody's FIFO, and to open that would make us its reader.  -1: not there, or not it. */
+static long find_record(uint32_t pid, const struct shmp_record_id *id)
+{
+    char path[64];
+    struct stat st;
+    snprintf(path, sizeof path, "/proc/%u/fd/%u", pid, id->fd);
+    long fd = shmp_sys.open(path, O_PATH | O_CLOEXEC);
+    if (fd < 0)
+        return -1;
+    if (shmp_sys.fstat((int)fd, &st) == 0 && (uint64_t)st.st_dev == id->dev &&
+        (uint64_t)st.st_ino == id->ino && st.st_size == SHMP_PAGE)
+        return fd;
+    shmp_sys.close((int)fd);
+    return -1;
+}
+
+bool shmp_record_is_open(uint32_t pid, const struct shmp_record_id *id)
+{
+    long fd = find_record(pid, id);
+    if (fd >= 0)
+        shmp_sys.close((int)fd);
+    return fd >= 0;
 }
 
 const unsigned char *shmp_record_map(uint32_t pid, const struct shmp_record_id *id,
                                      uint32_t word_offset[SHMP_RECORD_WORDS])
 {
     char path[64];
-    snprintf(path, sizeof path, "/proc/%u/fd/%u", pid, id->fd);
-    /* O_NONBLOCK: the number may by now be somebody's FIFO. */
-    long fd = shmp_sys.open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    void *page = NULL;
+    long found = find_record(pid, id);
+    if (found < 0)
+        return NULL;
+    snprintf(path, sizeof path, "/proc/self/fd/%ld", found);
+    long fd = shmp_sys.open(path, O_RDONLY | O_CLOEXEC);
+    shmp_sys.close((int)found);
     if (fd < 0)
         return NULL;
-    struct stat st;
-    void *page = NULL;
-    bool same = shmp_sys.fstat((int)fd, &st) == 0 && (uint64_t)st.st_dev == id->dev &&
-                (uint64_t)st.st_ino == id->ino && st.st_size == SHMP_PAGE &&
-                (shmp_sys.fcntl((int)fd, F_GET_SEALS, 0) & F_SEAL_SHRINK) != 0;
+    bool same = (shmp_sys.fcntl((int)fd, F_GET_SEALS, 0) & F_SEAL_SHRINK) != 0;
     if (!same || shmp_sys.mmap(&page, NULL, SHMP_PAGE, PROT_READ, MAP_SHARED, (int)fd, 0) < 0)
         page = NULL;
     shmp_sys.close((int)fd);
@@ -263,5 +290,5 @@ void shmp_record_fork_child(void)
         shmp_sys.close((int)self_id.fd);
     }
     self = NULL;
-    calls = 0;
+    calls = calls_here;
 }

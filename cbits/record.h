@@ -33,6 +33,9 @@ void shmp_record_leave_call(void);
  * entry says. */
 const unsigned char *shmp_record_map(uint32_t pid, const struct shmp_record_id *id,
                                      uint32_t word_offset[SHMP_RECORD_WORDS]);
+/* Whether that process still has its record open: a descriptor goes with the last thread, so it
+ * then runs, whatever its words say. */
+bool shmp_record_is_open(uint32_t pid, const struct shmp_record_id *id);
 void shmp_record_unmap(const unsigned char *page);
 
 /* fork(): the child starts without a record. */

@@ -22,9 +22,12 @@ int shmp_side_lock(struct shmp_end *end, int side, bool may_sleep)
     int r = shmp_end_claim(end);
     if (r < 0)
         return r;
-    enum shmp_locked locked = shmp_lock(&pipe->live, word, may_sleep);
+    enum shmp_locked locked =
+        shmp_lock(&pipe->live, word, may_sleep ? SHMP_LOCK_SIGNALS : SHMP_LOCK_TRY);
     if (locked == SHMP_LOCK_BUSY)
         return SHMP_WOULD_SLEEP;
+    if (locked == SHMP_LOCK_SIGNAL)
+        return -EINTR;
     if (locked == SHMP_LOCKED_FROM_DEAD)
         shmp_ring_forget(h, side == SHMP_SIDE_READERS);
     if (ring->gen != load_acquire(&h->wait.geometry_gen))
@@ -51,6 +54,62 @@ void shmp_side_unlock(struct shmp_end *end, int side)
     shmp_unlock(side == SHMP_SIDE_READERS ? &h->r.lock : &h->w.lock);
 }
 
+/* ---- A turn: a stay in a side's lock, and in the companion's if somebody looks ----- */
+
+/* Above this a turn gives the companion's lock up after its first step, and the other side
+ * works at the same time (D13). */
+#define LONG_BYTES ((size_t)1 << 18)
+
+int shmp_turn_begin(struct shmp_end *end, int side, bool may_sleep, struct shmp_turn *turn)
+{
+    struct shmp_pipe *pipe = end->pipe;
+    *turn = (struct shmp_turn){0};
+    for (;;) {
+        int r = shmp_side_lock(end, side, may_sleep);
+        if (r < 0 || !shmp_companion_is_watched(pipe->seg.header))
+            return r;
+        turn->held = shmp_companion_lock(&pipe->live, false);
+        if (turn->held)
+            return 0;
+        /* Nobody waits for one lock inside another: its owner may be stopped. */
+        shmp_side_unlock(end, side);
+        if (!may_sleep)
+            return SHMP_WOULD_SLEEP;
+        if (!shmp_companion_lock(&pipe->live, true))
+            return -EINTR;
+        shmp_companion_unlock(&pipe->live);
+    }
+}
+
+static void give_up_companion(struct shmp_end *end, struct shmp_turn *turn)
+{
+    if (turn->held)
+        shmp_companion_unlock(&end->pipe->live);
+    turn->held = false;
+}
+
+/* wake: one of the other side.  tell: this operation is over or has changed something, so
+ * whoever looks is told. */
+void shmp_turn_end(struct shmp_end *end, int side, struct shmp_turn *turn, bool wake, bool tell)
+{
+    struct shmp_live *live = &end->pipe->live;
+    struct shmp_header *h = end->pipe->seg.header;
+    bool writing = side == SHMP_SIDE_WRITERS;
+    enum shmp_sync op = writing ? (turn->told ? SHMP_SYNC_WRITTEN : SHMP_SYNC_WRITE)
+                                : (turn->told ? SHMP_SYNC_LEVEL : SHMP_SYNC_READ);
+    bool later = tell && !turn->held;
+    if (tell && turn->held)
+        shmp_companion_sync_locked(live, end->fd, end->mode, op);
+    give_up_companion(end, turn);
+    shmp_side_unlock(end, side);
+    if (wake && writing)
+        shmp_queue_wake_one(&h->wait.readable, &h->stats.read_wakes);
+    else if (wake)
+        shmp_queue_wake_one(&h->wait.writable, &h->stats.write_wakes);
+    if (later && shmp_companion_is_watched(h))
+        shmp_companion_sync(live, end->fd, end->mode, op);
+}
+
 /* The ring is pure and only says that it cannot be so. */
 static int damaged(int r)
 {
@@ -69,7 +128,8 @@ static bool owes_reader(struct shmp_header *h, uint32_t old_head)
 }
 
 /* Puts what fits.  The write lock is held.  0 or -SHMP_ECORRUPT. */
-static int put_all(struct shmp_end *end, struct shmp_transfer *op, bool *wake)
+static int put_all(struct shmp_end *end, struct shmp_transfer *op, struct shmp_turn *turn,
+                   bool *wake)
 {
     struct shmp_header *h = end->pipe->seg.header;
     struct shmp_ring *ring = &end->pipe->seg.write_side;
@@ -77,6 +137,7 @@ static int put_all(struct shmp_end *end, struct shmp_transfer *op, bool *wake)
     size_t before = op->left;
     int r = 0;
     shmp_introduce(end->pipe, SHMP_SIDE_READERS);
+    turn->told = turn->held && shmp_companion_foretell_write(h, end->fd);
     uint32_t tail_bytes = (uint32_t)(op->left % SHMP_SLOT_SIZE);
     if (!op->merged && tail_bytes != 0 && shmp_ring_merge(ring, &op->cursor, tail_bytes))
         op->left -= tail_bytes;
@@ -94,6 +155,8 @@ static int put_all(struct shmp_end *end, struct shmp_transfer *op, bool *wake)
             shmp_queue_wake_one(&h->wait.readable, &h->stats.read_wakes);
             *wake = false;
         }
+        if (op->left > LONG_BYTES)
+            give_up_companion(end, turn);
     }
     op->done += before - op->left;
     count_locked(&h->w.bytes, before - op->left);
@@ -120,10 +183,10 @@ void shmp_hand_on(struct shmp_end *end, int side)
 }
 
 /* Before a sleep: whoever queues up behind us watches this call until it has handed on. */
-static void enter_call(struct shmp_end *end, struct shmp_transfer *op)
+static void enter_call(struct shmp_transfer *op)
 {
     if (!op->in_call && shmp_record_enter_call())
-        shmp_live_renew(&end->pipe->live);
+        shmp_renew();
     op->in_call = true;
 }
 
@@ -142,25 +205,23 @@ static ssize_t leave_call(struct shmp_end *end, struct shmp_transfer *op, int si
 
 static ssize_t write_steps(struct shmp_end *end, struct shmp_transfer *op, bool may_sleep)
 {
-    struct shmp_pipe *pipe = end->pipe;
-    struct shmp_header *h = pipe->seg.header;
+    struct shmp_header *h = end->pipe->seg.header;
     if (!shmp_can_write(end))
         return -EBADF;
     if (op->left == 0)
         return (ssize_t)op->done;
     for (;;) {
-        int r = shmp_side_lock(end, SHMP_SIDE_WRITERS, may_sleep);
+        struct shmp_turn turn;
+        int r = shmp_turn_begin(end, SHMP_SIDE_WRITERS, may_sleep, &turn);
         if (r < 0)
             return r == SHMP_WOULD_SLEEP || op->done == 0 ? r : (ssize_t)op->done;
         if (!shmp_side_is_present(end, SHMP_SIDE_READERS)) {
-            shmp_side_unlock(end, SHMP_SIDE_WRITERS);
+            shmp_turn_end(end, SHMP_SIDE_WRITERS, &turn, false, false);
             return broken_pipe(op);
         }
         bool wake = false;
         size_t before = op->left;
-        bool watched = shmp_companion_is_watched(h);
-        bool told = watched && shmp_companion_begin_write(&pipe->live, end->fd);
-        r = damaged(put_all(end, op, &wake));
+        r = damaged(put_all(end, op, &turn, &wake));
         bool again = r == 0 && op->left > 0 && (shmp_flags(end) & O_NONBLOCK) != 0;
         if (op->left == 0)
             count_locked(&h->w.calls, 1);
@@ -168,15 +229,7 @@ static ssize_t write_steps(struct shmp_end *end, struct shmp_transfer *op, bool 
             count_locked(&h->w.again, 1);
         /* Also after EAGAIN: the kernel tells its pollers of every write that is over (PL-6,
          * IO-2); of one that goes on waiting, only if it has added something (PL-10). */
-        bool tell = op->left < before || again;
-        if (watched)
-            shmp_companion_end(&pipe->live, end->fd, end->mode,
-                               told ? SHMP_SYNC_WRITTEN : tell ? SHMP_SYNC_WRITE : SHMP_SYNC_NONE);
-        shmp_side_unlock(end, SHMP_SIDE_WRITERS);
-        if (wake)
-            shmp_queue_wake_one(&h->wait.readable, &h->stats.read_wakes);
-        if (tell && !watched && shmp_companion_is_watched(h))
-            shmp_companion_sync(&pipe->live, end->fd, end->mode, SHMP_SYNC_WRITE);
+        shmp_turn_end(end, SHMP_SIDE_WRITERS, &turn, wake, op->left < before || again);
         if (op->left == 0 || again || r < 0) {
             if (op->done > 0)
                 return (ssize_t)op->done;
@@ -185,7 +238,7 @@ static ssize_t write_steps(struct shmp_end *end, struct shmp_transfer *op, bool 
         if (!may_sleep)
             return SHMP_WOULD_SLEEP;
         if (!shmp_spin(end, SHMP_SIDE_WRITERS)) {
-            enter_call(end, op);
+            enter_call(op);
             r = shmp_wait_side(end, SHMP_SIDE_WRITERS, 0);
             if (r < 0)
                 return op->done > 0 ? (ssize_t)op->done : r;
@@ -210,13 +263,16 @@ static bool owes_writer(struct shmp_header *h, const struct shmp_ring *ring,
 }
 
 /* Takes what is there, up to n.  The read lock is held.  0 or -SHMP_ECORRUPT. */
-static int take_all(struct shmp_end *end, struct shmp_transfer *op, bool *wake)
+static int take_all(struct shmp_end *end, struct shmp_transfer *op, struct shmp_turn *turn,
+                    bool *wake)
 {
     struct shmp_header *h = end->pipe->seg.header;
     struct shmp_ring *ring = &end->pipe->seg.read_side;
     size_t before = op->left;
     int r = 0;
     shmp_introduce(end->pipe, SHMP_SIDE_WRITERS);
+    turn->told = turn->held && shmp_companion_foretell_read(h, end->fd,
+                                                            shmp_ring_would_free(ring, op->left));
     while (op->left > 0) {
         struct shmp_taken taken;
         r = shmp_ring_take(ring, &op->cursor, op->left, &taken);
@@ -231,6 +287,8 @@ static int take_all(struct shmp_end *end, struct shmp_transfer *op, bool *wake)
             shmp_queue_wake_one(&h->wait.writable, &h->stats.write_wakes);
             *wake = false;
         }
+        if (op->left > LONG_BYTES)
+            give_up_companion(end, turn);
     }
     op->done += before - op->left;
     count_locked(&h->r.bytes, before - op->left);
@@ -238,43 +296,13 @@ static int take_all(struct shmp_end *end, struct shmp_transfer *op, bool *wake)
     return r;
 }
 
-/* Between the read lock and the companion's, and back. */
-static void begin_read(struct shmp_end *end, size_t n, struct shmp_reading *reading)
-{
-    struct shmp_pipe *pipe = end->pipe;
-    reading->watched = shmp_companion_is_watched(pipe->seg.header);
-    reading->told =
-        reading->watched &&
-        shmp_companion_begin_read(&pipe->live, end->fd,
-                                  shmp_ring_would_free(&pipe->seg.read_side, n));
-}
-
-/* over: the call returns now (and not to sleep), so whoever looks is told of it. */
-static void end_read(struct shmp_end *end, const struct shmp_reading *reading, bool wake, bool over)
-{
-    struct shmp_pipe *pipe = end->pipe;
-    struct shmp_header *h = pipe->seg.header;
-    if (reading->watched)
-        shmp_companion_end(&pipe->live, end->fd, end->mode,
-                           !over           ? SHMP_SYNC_NONE
-                           : reading->told ? SHMP_SYNC_LEVEL
-                                           : SHMP_SYNC_READ);
-    shmp_side_unlock(end, SHMP_SIDE_READERS);
-    if (wake)
-        shmp_queue_wake_one(&h->wait.writable, &h->stats.write_wakes);
-    if (over && !reading->watched && shmp_companion_is_watched(h))
-        shmp_companion_sync(&pipe->live, end->fd, end->mode, SHMP_SYNC_READ);
-}
-
-/* With the read lock held and nothing in the ring: 0 at end of file, else what to return.
- * SHMP_WOULD_SLEEP: a blocking end must wait.  1: data came in after all, begin again.  Gives the
- * companion's lock up: nothing was taken, and who asks for writers may need it (FO-16). */
-static ssize_t nothing_there(struct shmp_end *end, struct shmp_reading *reading)
+/* In the turn, with nothing in the ring: 0 at end of file, else what to return.
+ * SHMP_WOULD_SLEEP: a blocking end must wait.  1: data came in after all, begin again. */
+static ssize_t nothing_there(struct shmp_end *end, struct shmp_turn *turn)
 {
     struct shmp_header *h = end->pipe->seg.header;
-    if (reading->watched)
-        shmp_companion_end(&end->pipe->live, end->fd, end->mode, SHMP_SYNC_NONE);
-    reading->watched = false;
+    if (end->deaf) /* to ask for writers may need the companion's lock (FO-16) */
+        give_up_companion(end, turn);
     if (!shmp_side_is_present(end, SHMP_SIDE_WRITERS))
         /* The last writer may have published after our look and before it closed. */
         return shmp_ring_looks_empty(h) ? 0 : 1;
@@ -293,27 +321,26 @@ static ssize_t read_steps(struct shmp_end *end, struct shmp_transfer *op, bool m
     if (op->left == 0)
         return 0;
     for (;;) {
-        ssize_t r = shmp_side_lock(end, SHMP_SIDE_READERS, may_sleep);
+        struct shmp_turn turn;
+        ssize_t r = shmp_turn_begin(end, SHMP_SIDE_READERS, may_sleep, &turn);
         if (r < 0)
             return r;
         bool wake = false;
-        struct shmp_reading reading;
-        do {
-            begin_read(end, op->left, &reading);
-            r = damaged(take_all(end, op, &wake));
-            if (r == 0 && op->done == 0)
-                r = nothing_there(end, &reading);
-        } while (r == 1);
+        r = damaged(take_all(end, op, &turn, &wake));
+        if (r == 0 && op->done == 0)
+            r = nothing_there(end, &turn);
         if (op->done > 0)
             count_locked(&h->r.calls, 1);
-        bool over = op->done > 0 || r != SHMP_WOULD_SLEEP;
-        end_read(end, &reading, wake, over);
+        bool over = op->done > 0 || (r != SHMP_WOULD_SLEEP && r != 1);
+        shmp_turn_end(end, SHMP_SIDE_READERS, &turn, wake, over);
         if (over)
             return op->done > 0 ? (ssize_t)op->done : r;
+        if (r == 1)
+            continue;
         if (!may_sleep)
             return SHMP_WOULD_SLEEP;
         if (!shmp_spin(end, SHMP_SIDE_READERS)) {
-            enter_call(end, op);
+            enter_call(op);
             r = shmp_wait_side(end, SHMP_SIDE_READERS, 0);
             if (r < 0)
                 return r;
@@ -327,45 +354,39 @@ ssize_t shmp_read_run(struct shmp_end *end, struct shmp_transfer *op, bool may_s
     return leave_call(end, op, SHMP_SIDE_READERS, read_steps(end, op, may_sleep));
 }
 
-ssize_t shmp_read_begin(struct shmp_end *end, size_t n, struct shmp_reading *reading)
+ssize_t shmp_read_begin(struct shmp_end *end, size_t n, struct shmp_turn *turn)
 {
     if (!shmp_can_read(end))
         return -EBADF;
     if (n == 0)
         return 0;
-    ssize_t r = shmp_side_lock(end, SHMP_SIDE_READERS, false);
-    if (r < 0)
-        return r;
-    do {
-        begin_read(end, n, reading);
+    for (;;) {
+        ssize_t r = shmp_turn_begin(end, SHMP_SIDE_READERS, false, turn);
+        if (r < 0)
+            return r;
         r = shmp_ring_available(&end->pipe->seg.read_side, n);
         if (r < 0)
             damaged((int)r);
         if (r > 0)
             return r;
         if (r == 0)
-            r = nothing_there(end, reading);
-    } while (r == 1);
-    end_read(end, reading, false, r != SHMP_WOULD_SLEEP);
-    return r;
+            r = nothing_there(end, turn);
+        shmp_turn_end(end, SHMP_SIDE_READERS, turn, false, r != SHMP_WOULD_SLEEP && r != 1);
+        if (r != 1)
+            return r;
+    }
 }
 
-ssize_t shmp_read_finish(struct shmp_end *end, void *buffer, size_t n,
-                         const struct shmp_reading *reading)
+ssize_t shmp_read_finish(struct shmp_end *end, void *buffer, size_t n, struct shmp_turn *turn)
 {
     struct iovec iov = {.iov_base = buffer, .iov_len = n};
     struct shmp_transfer op = {.cursor = {.iov = &iov, .left = 1}, .left = n};
     bool wake = false;
-    int r = damaged(take_all(end, &op, &wake));
+    int r = damaged(take_all(end, &op, turn, &wake));
     count_locked(&end->pipe->seg.header->r.calls, 1);
-    end_read(end, reading, wake, true);
+    shmp_turn_end(end, SHMP_SIDE_READERS, turn, wake, true);
     if (op.done == n)
         return (ssize_t)n;
-    /* shmp_read_begin has counted these bytes under this lock: only damage takes them away. */
+    /* shmp_read_begin has counted these bytes in this turn: only damage takes them away. */
     return r < 0 ? r : damaged(-SHMP_ECORRUPT);
-}
-
-void shmp_read_abandon(struct shmp_end *end, const struct shmp_reading *reading)
-{
-    end_read(end, reading, false, false);
 }

@@ -36,6 +36,13 @@ bool shmp_queue_has_waiters(struct shmp_queue *queue)
     return SHMP_QUEUE_WAITERS(load_seq_cst(&queue->word)) != 0;
 }
 
+/* Nobody sleeps with the epoch that was before `word`, and if the queue still reads `word`
+ * nobody has registered since: so the count is zero, whatever the dead left in it. */
+static void heal(struct shmp_queue *queue, uint64_t word)
+{
+    cas_seq_cst64(&queue->word, &word, with(0, SHMP_QUEUE_EPOCH(word)));
+}
+
 void shmp_queue_wake_one(struct shmp_queue *queue, _Atomic uint64_t *wakes)
 {
     uint64_t seen = load_seq_cst(&queue->word);
@@ -49,10 +56,8 @@ void shmp_queue_wake_one(struct shmp_queue *queue, _Atomic uint64_t *wakes)
     fetch_add_relaxed(wakes, 1);
     if (shmp_sys.futex_wake(shmp_queue_word(queue), 1) != 0)
         return;
-    /* Nobody slept.  Whoever registered before our change of the epoch will find it
-     * changed (I2), and if the word is still ours nobody has registered since: so the
-     * count is zero, whatever the dead left in it. */
-    cas_seq_cst64(&queue->word, &next, with(0, SHMP_QUEUE_EPOCH(next) + 1));
+    /* Nobody slept.  Whoever registered before our change will find the epoch changed (I2). */
+    heal(queue, next);
 }
 
 void shmp_queue_wake_all(struct shmp_queue *queue)
@@ -61,8 +66,21 @@ void shmp_queue_wake_all(struct shmp_queue *queue)
     do {
         if (SHMP_QUEUE_WAITERS(seen) == 0)
             return; /* I1; who registers from now on sees what we changed before (R2) */
-    } while (!cas_seq_cst64(&queue->word, &seen, with(0, SHMP_QUEUE_EPOCH(seen) + 1)));
+    } while (!cas_seq_cst64(&queue->word, &seen,
+                            with(SHMP_QUEUE_WAITERS(seen), SHMP_QUEUE_EPOCH(seen) + 1)));
+    /* The count stays until they are awake: dies here, and the next waker still sees them. */
     shmp_sys.futex_wake(shmp_queue_word(queue), INT_MAX);
+    heal(queue, with(SHMP_QUEUE_WAITERS(seen), SHMP_QUEUE_EPOCH(seen) + 1));
+}
+
+void shmp_queue_step_epoch(struct shmp_queue *queue)
+{
+    uint64_t seen = load_seq_cst(&queue->word);
+    do {
+        if (SHMP_QUEUE_WAITERS(seen) == 0)
+            return;
+    } while (!cas_seq_cst64(&queue->word, &seen,
+                            with(SHMP_QUEUE_WAITERS(seen), SHMP_QUEUE_EPOCH(seen) + 1)));
 }
 
 void shmp_broadcast(struct shmp_header *header)

@@ -13,8 +13,8 @@
  *
  *   I1  registered >= the threads that sleep or are about to with the present epoch.
  *   I2  whoever finds the epoch changed is registered no longer (and registers anew).
- *   I3  registered falls only together with a change of the epoch, or by a thread that
- *       leaves and finds the epoch it registered with.
+ *   I3  registered falls only together with a change of the epoch, by a thread that leaves and
+ *       finds the epoch it registered with, or to zero after everybody was woken.
  *
  * So the count errs upwards only: a death or a lost race leaves it too high, which costs
  * one FUTEX_WAKE that finds nobody, and that wake puts it right (shmp_queue_wake_one).
@@ -43,8 +43,13 @@ bool shmp_queue_has_waiters(struct shmp_queue *queue);
  * first in, first out and skips who was stopped or killed: WK-4, WK-10). */
 void shmp_queue_wake_one(struct shmp_queue *queue, _Atomic uint64_t *wakes);
 
-/* Everybody, and a fresh start for the count: last close, death, attach (WK-8). */
+/* Everybody, and a fresh start for the count: last close, death, introduction (WK-8). */
 void shmp_queue_wake_all(struct shmp_queue *queue);
+
+/* Changes the epoch and wakes nobody: who has registered and gathered, but does not sleep yet,
+ * starts again.  A newcomer does that before it sleeps, so that nobody who does not watch it
+ * gets behind it (watch.h). */
+void shmp_queue_step_epoch(struct shmp_queue *queue);
 
 /* Both queues: after any change that every sleeper must see for itself. */
 void shmp_broadcast(struct shmp_header *header);

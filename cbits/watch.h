@@ -9,7 +9,8 @@
  *     its word reads 0, the kernel does not mark that, and its exit disturbs nobody (WK-8);
  *   - a holder that came after the sleeper had gathered its words.  It owes nothing before it
  *     publishes, and by then it introduces itself: it wakes everybody, once, unless the queue
- *     has been empty since it came (shmp_introduce).  One that only sleeps stands behind.
+ *     has been empty since it came (shmp_introduce).  One that only sleeps stands behind those who
+ *     sleep; those who are about to, it makes gather again (shmp_queue_step_epoch).
  *
  * Where a word cannot be watched (no record in reach, more holders than a futex_waitv takes, a
  * word marked by a thread's exit) the sleeper wakes up by itself every few milliseconds.

@@ -527,7 +527,8 @@ TEST(growth_frees_writers_in_other_processes)
     }
     for (int i = 0; i < 3; i++)
         unit_await_futex(children[i]);
-    CHECK_EQ(SHMP_QUEUE_WAITERS(load_relaxed(&header(0)->wait.writable.word)), 3);
+    /* At least (I1): one that a newcomer made gather again has registered twice. */
+    CHECK(SHMP_QUEUE_WAITERS(load_relaxed(&header(0)->wait.writable.word)) >= 3);
     /* One wake (CP-8), and each hands on while there is room (WK-3). */
     CHECK_EQ(shmp_fcntl(ends[0], F_SETPIPE_SZ, 4 * 4096), 4 * 4096);
     for (int i = 0; i < 3; i++)
@@ -693,26 +694,26 @@ TEST(a_read_takes_over_from_a_dead_reader)
 
 TEST(a_read_in_two_halves)
 {
-    struct shmp_reading reading;
+    struct shmp_turn turn;
     make(O_NONBLOCK, 4);
-    CHECK_EQ(shmp_read_begin(ends[0], 10, &reading), -EAGAIN);
-    CHECK_EQ(shmp_read_begin(ends[1], 10, &reading), -EBADF);
-    CHECK_EQ(shmp_read_begin(ends[0], 0, &reading), 0);
+    CHECK_EQ(shmp_read_begin(ends[0], 10, &turn), -EAGAIN);
+    CHECK_EQ(shmp_read_begin(ends[1], 10, &turn), -EBADF);
+    CHECK_EQ(shmp_read_begin(ends[0], 0, &turn), 0);
     CHECK_EQ(shmp_write(ends[1], "hello", 5), 5);
-    CHECK_EQ(shmp_read_begin(ends[0], 10, &reading), 5);
+    CHECK_EQ(shmp_read_begin(ends[0], 10, &turn), 5);
     CHECK(load_relaxed(&header(0)->r.lock) != 0);
-    shmp_read_abandon(ends[0], &reading);
+    shmp_turn_end(ends[0], SHMP_SIDE_READERS, &turn, false, false);
     CHECK_EQ(load_relaxed(&header(0)->r.lock), 0);
-    CHECK_EQ(shmp_read_begin(ends[0], 2, &reading), 2);
-    CHECK_EQ(shmp_read_finish(ends[0], in, 2, &reading), 2);
+    CHECK_EQ(shmp_read_begin(ends[0], 2, &turn), 2);
+    CHECK_EQ(shmp_read_finish(ends[0], in, 2, &turn), 2);
     CHECK(memcmp(in, "he", 2) == 0);
-    CHECK_EQ(shmp_read_begin(ends[0], 10, &reading), 3);
+    CHECK_EQ(shmp_read_begin(ends[0], 10, &turn), 3);
     CHECK_EQ(shmp_write(ends[1], "XY", 2), 2); /* comes in between: not for this read */
-    CHECK_EQ(shmp_read_finish(ends[0], in, 3, &reading), 3);
+    CHECK_EQ(shmp_read_finish(ends[0], in, 3, &turn), 3);
     CHECK(memcmp(in, "llo", 3) == 0);
     CHECK_EQ(shmp_read(ends[0], in, 10), 2);
     close_end(1);
-    CHECK_EQ(shmp_read_begin(ends[0], 10, &reading), 0);
+    CHECK_EQ(shmp_read_begin(ends[0], 10, &turn), 0);
     close_ends();
 }
 
