@@ -352,6 +352,8 @@ static int check_companion(const struct shmp_token *token)
 {
     struct stat st;
     long r = shmp_sys.fstat(token->companion_fd, &st);
+    if (r == -EBADF)
+        shmp_set_reason("descriptor %d is not open", token->companion_fd);
     if (r < 0)
         return (int)r;
     long flags = shmp_sys.fcntl(token->companion_fd, F_GETFL, 0);
@@ -362,19 +364,48 @@ static int check_companion(const struct shmp_token *token)
     return 0;
 }
 
+static int check_segment(const struct shmp_token *token, struct shmp_header *h)
+{
+    int r = shmp_seg_judge(token->segment_fd, h);
+    if (r == -EBADF)
+        shmp_set_reason("descriptor %d is not open for reading", token->segment_fd);
+    if (r == -ENOENT) { /* a name may become a pipe yet; who passes an end on had one */
+        shmp_set_reason("not a shmpipe segment");
+        return -SHMP_EINCOMPATIBLE;
+    }
+    if (r < 0)
+        return r;
+    long flags = shmp_sys.fcntl(token->segment_fd, F_GETFL, 0);
+    if (flags < 0 || (flags & O_ACCMODE) != O_RDWR) { /* mmap would refuse it, too late */
+        shmp_set_reason("descriptor %d is not open for reading and writing",
+                        token->segment_fd);
+        return -EINVAL;
+    }
+    return 0;
+}
+
+/* By these errnos the caller knows that the descriptors are still its own. */
+static bool is_refusal(int r)
+{
+    return r == -EBADF || r == -EINVAL || r == -SHMP_EINCOMPATIBLE || r == -SHMP_ECORRUPT;
+}
+
 shmp_end *shmp_import(const struct shmp_token *token)
 {
     struct shmp_header h;
     shmp_end *end = NULL;
     int r = check_companion(token);
     if (r == 0)
-        r = shmp_seg_judge(token->segment_fd, &h);
-    if (r < 0) {
-        shmp_segment_close(token->segment_fd);
-        shmp_sys.close(token->companion_fd);
-    } else {
+        r = check_segment(token, &h);
+    if (r == 0) {
         r = shmp_end_new(&end, token->segment_fd, &h, token->companion_fd, (int)token->mode,
                          token->flags, token);
+        if (is_refusal(r)) /* it changed since we looked, and they are taken all the same */
+            r = -EIO;
+    } else if (!is_refusal(r)) {
+        shmp_set_reason("descriptors %d and %d cannot be looked at: errno %d",
+                        token->segment_fd, token->companion_fd, -r);
+        r = -EINVAL;
     }
     if (answer(r) < 0)
         return NULL;

@@ -39,6 +39,9 @@ SLOT_WHOLE: int = lib.SHMP_SLOT_WHOLE
 SLOT_LOSS: int = lib.SHMP_SLOT_LOSS
 SLOT_SEALED: int = lib.SHMP_SLOT_SEALED
 
+# What import_end says of descriptors that are not what the token says, and that it leaves alone.
+REFUSED = frozenset({errno.EBADF, errno.EINVAL, errno.ENOEXEC, errno.EUCLEAN})
+
 # Calls on an end: the first argument is its address.  For call().
 read: Call = lib.shmpy_read
 write: Call = lib.shmpy_write
@@ -165,9 +168,14 @@ def token() -> Any:
 def import_end(
     segment_fd: int, companion_fd: int, description: int, generation: int, mode: int, flags: int
 ) -> int:
-    """The address of an end made from a token's fields, or -errno.  Takes the descriptors."""
+    """The address of an end made from a token's fields, or -errno.
+
+    Takes the descriptors, unless that is one of REFUSED.
+    """
     values = (segment_fd, companion_fd, description, generation, mode, flags)
-    return retry(lib.shmpy_import, ffi.new("struct shmp_token *", values))
+    # No retry(): after any error but those the numbers are closed, and may be somebody else's.
+    result: int = lib.shmpy_import(ffi.new("struct shmp_token *", values))
+    return result
 
 
 def snapshot(segment_fd: int) -> tuple[int, Any]:

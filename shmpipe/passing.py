@@ -57,7 +57,8 @@ def attach(token: str) -> End:
     a process that takes up both does so before it closes one.
 
     ValueError if it is no token; OSError: EBADF if the descriptors are not there,
-    IncompatibleSegmentError if they are something else, CorruptSegmentError.
+    IncompatibleSegmentError or EINVAL if they are something else, CorruptSegmentError.  With these
+    errors the descriptors stay as they were: open, and whose they are.
     """
     kind, *fields = token.split(":")
     try:
@@ -67,9 +68,11 @@ def attach(token: str) -> End:
     if kind != _FORMAT or len(numbers) != 6 or not all(0 <= each < 2**32 for each in numbers):
         raise ValueError(f"not a token of end.token(): {token!r}")
     segment_fd, companion_fd, *description = numbers
+    if segment_fd >= 2**31 or companion_fd >= 2**31:
+        raise ValueError(f"not a token of end.token(): {token!r}")
     for fd in (segment_fd, companion_fd):
         try:
-            os.set_inheritable(fd, False)
+            os.get_inheritable(fd)
         except OSError as error:
             advice = f"descriptor {fd} was not inherited: subprocess needs pass_fds=end.pass_fds()"
             raise OSError(error.errno, f"{os.strerror(errno.EBADF)}: {advice}") from None
@@ -95,7 +98,29 @@ def reduce_end(end: End) -> Any:
 
 
 def _rebuild(segment: Passed, companion: Passed, description: list[int]) -> End:
-    return _import(segment.detach(), companion.detach(), description)
+    # Nobody else knows these two: what the new end does not take is closed here or never.
+    segment_fd = segment.detach()
+    try:
+        companion_fd = companion.detach()
+    except BaseException:
+        _close_passed(segment, segment_fd)
+        raise
+    try:
+        return _import(segment_fd, companion_fd, description)
+    except OSError as error:
+        if error.errno in _lib.REFUSED:
+            _close_passed(segment, segment_fd)
+            os.close(companion_fd)
+        raise
+
+
+def _close_passed(segment: Passed, fd: int) -> None:
+    """Closes the descriptor of a segment that no end was made of."""
+    from multiprocessing import resource_sharer
+
+    # One that a new process inherited may stand for the other end of the pipe, too (_inherit).
+    if isinstance(segment, resource_sharer.DupFd):
+        _lib.close_segment(fd)
 
 
 def _inherit(segment_fd: int, process: Any) -> Passed:

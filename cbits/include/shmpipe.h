@@ -91,7 +91,9 @@ int shmp_fileno(shmp_end *end);
 int shmp_close(shmp_end *end);
 
 /* Ends for other processes.  shmp_export borrows: the descriptors stay the end's.
- * shmp_import takes the two descriptors, also when it fails. */
+ * shmp_import takes the two descriptors, also when it fails, but for EBADF, EINVAL,
+ * SHMP_EINCOMPATIBLE and SHMP_ECORRUPT: then they are not what the token says, and stay
+ * the caller's, open and untouched. */
 int shmp_export(shmp_end *end, struct shmp_token *token);
 shmp_end *shmp_import(const struct shmp_token *token);
 

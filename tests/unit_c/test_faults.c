@@ -533,7 +533,14 @@ static void make_token(void)
 static long do_import(void)
 {
     more = shmp_import(&token);
-    return more ? 0 : -1;
+    if (more)
+        return 0;
+    if (errno == EINVAL) { /* refused before they were taken */
+        CHECK_EQ(shmp_close_segment(token.companion_fd), 0);
+        CHECK_EQ(shmp_close_segment(token.segment_fd), 0);
+        errno = EINVAL;
+    }
+    return -1;
 }
 
 static void check_import(long result)

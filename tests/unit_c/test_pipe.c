@@ -719,23 +719,44 @@ TEST(a_read_in_two_halves)
 
 /* ---- Passing on ------------------------------------------------------------------------------ */
 
+/* Refused descriptors are the caller's: open, and inheritable as they were. */
+static void import_refused(struct shmp_token token, int segment_fd, int companion_fd, int error)
+{
+    token.segment_fd = fcntl(segment_fd, F_DUPFD, 3);
+    token.companion_fd = fcntl(companion_fd, F_DUPFD, 3);
+    CHECK(token.segment_fd >= 0 && token.companion_fd >= 0);
+    CHECK(shmp_import(&token) == NULL && errno == error);
+    CHECK_EQ(fcntl(token.segment_fd, F_GETFD), 0);
+    CHECK_EQ(fcntl(token.companion_fd, F_GETFD), 0);
+    CHECK_EQ(shmp_close_segment(token.segment_fd), 0);
+    CHECK_EQ(shmp_close_segment(token.companion_fd), 0);
+}
+
 TEST(import_judges_what_it_gets)
 {
     struct shmp_token token;
     make(0, 2);
     CHECK_EQ(shmp_export(ends[0], &token), 0);
+    int segment = token.segment_fd, companion = token.companion_fd;
+    import_refused(token, segment, segment, EINVAL);                  /* not a pipe */
+    import_refused(token, companion, companion, SHMP_EINCOMPATIBLE); /* not a segment */
     struct shmp_token wrong = token;
-    wrong.segment_fd = fcntl(token.segment_fd, F_DUPFD_CLOEXEC, 3);
-    wrong.companion_fd = fcntl(token.segment_fd, F_DUPFD_CLOEXEC, 3); /* not a pipe */
-    CHECK(shmp_import(&wrong) == NULL && errno == EINVAL);
-    wrong.segment_fd = fcntl(token.segment_fd, F_DUPFD_CLOEXEC, 3);
-    wrong.companion_fd = fcntl(token.companion_fd, F_DUPFD_CLOEXEC, 3);
     wrong.mode = O_WRONLY; /* not what the descriptor is */
-    CHECK(shmp_import(&wrong) == NULL && errno == EINVAL);
+    import_refused(wrong, segment, companion, EINVAL);
+    int empty = memfd_create("empty", 0);
+    import_refused(token, empty, companion, SHMP_EINCOMPATIBLE);
+    CHECK_EQ(close(empty), 0);
+    char path[64];
+    snprintf(path, sizeof path, "/proc/self/fd/%d", segment);
+    int unwritable = open(path, O_RDONLY);
+    import_refused(token, unwritable, companion, EINVAL);
+    CHECK_EQ(shmp_close_segment(unwritable), 0);
     wrong = token;
-    wrong.segment_fd = fcntl(token.companion_fd, F_DUPFD_CLOEXEC, 3); /* not a segment */
-    wrong.companion_fd = fcntl(token.companion_fd, F_DUPFD_CLOEXEC, 3);
-    CHECK(shmp_import(&wrong) == NULL && errno == SHMP_EINCOMPATIBLE);
+    wrong.segment_fd = -1;
+    CHECK(shmp_import(&wrong) == NULL && errno == EBADF);
+    wrong = token;
+    wrong.companion_fd = -1;
+    CHECK(shmp_import(&wrong) == NULL && errno == EBADF);
     CHECK_EQ(shmp_write(ends[1], "x", 1), 1);
     CHECK_EQ(shmp_read(ends[0], in, 1), 1);
     close_ends();
