@@ -44,6 +44,24 @@ static PyObject *os_error(PyObject *self, ssize_t r)
     return NULL;
 }
 
+/* A handler that raised in the middle of a call that cffi makes, which must not return with an
+ * exception set: kept for base_held_call, on the same thread. */
+static _Thread_local bool in_cffi_call;
+static _Thread_local PyObject *kept[3];
+
+static int on_tick(void)
+{
+    PyGILState_STATE state = PyGILState_Ensure();
+    bool outer = in_cffi_call; /* a handler may make fast calls of its own */
+    in_cffi_call = false;
+    int r = PyErr_CheckSignals();
+    in_cffi_call = outer;
+    if (r < 0 && in_cffi_call)
+        PyErr_Fetch(&kept[0], &kept[1], &kept[2]);
+    PyGILState_Release(state);
+    return r;
+}
+
 static PyObject *base_adopt(PyObject *self, PyObject *address)
 {
     void *end = PyLong_AsVoidPtr(address);
@@ -51,24 +69,6 @@ static PyObject *base_adopt(PyObject *self, PyObject *address)
         return NULL;
     *field(self) = end;
     Py_RETURN_NONE;
-}
-
-static PyObject *base_hold(PyObject *self, PyObject *unused)
-{
-    (void)unused;
-    struct shmp_end *end = *field(self);
-    if (end == NULL)
-        return closed_error();
-    shmp_end_hold(end);
-    return PyLong_FromVoidPtr(end);
-}
-
-static PyObject *base_detach(PyObject *self, PyObject *unused)
-{
-    (void)unused;
-    struct shmp_end *end = *field(self);
-    *field(self) = NULL;
-    return PyLong_FromVoidPtr(end);
 }
 
 /* After EINTR: runs the handlers, unless one has raised already (on_tick).  false, with an exception set: one raised, or closed the end;
@@ -81,6 +81,63 @@ static bool may_resume(PyObject *self, struct shmp_end *end)
         return true;
     closed_error();
     return false;
+}
+
+/* In one piece: between the two a signal handler could raise, and the end would stay open. */
+static PyObject *base_close_end(PyObject *self, PyObject *unused)
+{
+    (void)unused;
+    struct shmp_end *end = *field(self);
+    *field(self) = NULL;
+    if (end) {
+        PyThreadState *saved = PyEval_SaveThread();
+        shmp_end_close(end);
+        PyEval_RestoreThread(saved);
+    }
+    Py_RETURN_NONE;
+}
+
+/* function(address, *arguments) with the end held, again after each -EINTR.  In C, because an
+ * exception from a signal handler must not come between the hold and its release. */
+static PyObject *base_held_call(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
+{
+    struct shmp_end *end = *field(self);
+    if (end == NULL)
+        return closed_error();
+    PyObject *arguments = nargs > 0 ? PyTuple_New(nargs) : NULL;
+    if (arguments == NULL) {
+        if (!PyErr_Occurred())
+            PyErr_SetString(PyExc_TypeError, "a function is missing");
+        return NULL;
+    }
+    PyTuple_SetItem(arguments, 0, PyLong_FromVoidPtr(end));
+    for (Py_ssize_t i = 1; i < nargs; i++) {
+        Py_INCREF(args[i]);
+        PyTuple_SetItem(arguments, i, args[i]);
+    }
+    PyObject *result;
+    bool resume;
+    shmp_end_hold(end);
+    do {
+        bool outer = in_cffi_call; /* a handler may come here again */
+        in_cffi_call = true;
+        result = PyObject_CallObject(args[0], arguments);
+        in_cffi_call = outer;
+        if (kept[0]) {
+            Py_XDECREF(result);
+            result = NULL;
+            PyErr_Restore(kept[0], kept[1], kept[2]);
+            kept[0] = kept[1] = kept[2] = NULL;
+        }
+        resume = result && PyLong_AsLong(result) == -EINTR && may_resume(self, end);
+        if (PyErr_Occurred())
+            Py_CLEAR(result);
+        else if (resume)
+            Py_DECREF(result);
+    } while (resume);
+    shmp_end_release(end);
+    Py_DECREF(arguments);
+    return result;
 }
 
 /* One transfer, sleeping if it must.  The interpreter lock is held on entry and on return, and
@@ -124,14 +181,6 @@ static ssize_t run(PyObject *self, struct shmp_end *end, struct shmp_transfer *o
         r = side == SHMP_SIDE_WRITERS ? shmp_write_run(end, op, false)
                                       : shmp_read_run(end, op, false);
     return r == SHMP_WOULD_SLEEP ? run_blocking(self, end, op, side) : r;
-}
-
-static int on_tick(void)
-{
-    PyGILState_STATE state = PyGILState_Ensure();
-    int r = PyErr_CheckSignals();
-    PyGILState_Release(state);
-    return r;
 }
 
 /* None; and io.BufferedWriter takes the errno of its BlockingIOError from the C variable. */
@@ -351,16 +400,16 @@ PyDoc_STRVAR(write_doc, "write($self, data, /)\n--\n\n"
                         "waits for room; None if it would block and O_NONBLOCK is set.\n"
                         "BrokenPipeError when nobody holds a read end (WR-1).");
 PyDoc_STRVAR(adopt_doc, "Takes ownership of a struct shmp_end by its address.");
-PyDoc_STRVAR(hold_doc, "The address, held against close(); pair with lib.shmp_release.");
-PyDoc_STRVAR(detach_doc, "Forgets the end and returns its address, 0 if there is none.");
+PyDoc_STRVAR(close_doc, "Closes the end, if it is open.");
+PyDoc_STRVAR(held_call_doc, "function(address, *arguments), the end held; again after -EINTR.");
 
 static PyMethodDef base_methods[] = {
     {"read", (PyCFunction)(void (*)(void))base_read, METH_FASTCALL, read_doc},
     {"readinto", base_readinto, METH_O, readinto_doc},
     {"write", base_write, METH_O, write_doc},
     {"_adopt", base_adopt, METH_O, adopt_doc},
-    {"_hold", base_hold, METH_NOARGS, hold_doc},
-    {"_detach", base_detach, METH_NOARGS, detach_doc},
+    {"_close_end", base_close_end, METH_NOARGS, close_doc},
+    {"_held_call", (PyCFunction)(void (*)(void))base_held_call, METH_FASTCALL, held_call_doc},
     {NULL, NULL, 0, NULL},
 };
 

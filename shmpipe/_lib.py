@@ -66,19 +66,11 @@ close_segment: Callable[[int], int] = lib.shmpy_close_segment
 
 
 def call(end: EndBase, function: Call, *arguments: object) -> int:
-    """Runs one call on an end, held meanwhile.
+    """Runs one call on an end, held meanwhile; again after a signal, unless that closed the end.
 
-    The hold is taken anew after a signal: a handler that closed the end must not leave us asleep in
-    it.  ValueError if the end is closed.
+    ValueError if the end is closed.
     """
-    while True:
-        address = end._hold()
-        try:
-            result = function(address, *arguments)
-        finally:
-            release(address)
-        if result != -errno.EINTR:
-            return result
+    return end._held_call(function, *arguments)
 
 
 def retry(function: Call, *arguments: object) -> int:

@@ -59,6 +59,22 @@ class EndBase(io.RawIOBase):
             return 0
         return self._last_out()
 
+    def _close_end(self) -> None:
+        if address := self._detach():
+            _lib.close(address)
+
+    def _held_call(self, function: _lib.Call, *arguments: object) -> int:
+        # The hold is taken anew after a signal: a handler that closed the end must not leave us
+        # asleep in it.
+        while True:
+            address = self._hold()
+            try:
+                result = function(address, *arguments)
+            finally:
+                _lib.release(address)
+            if result != -errno.EINTR:
+                return result
+
     def _last_out(self) -> int:
         # Entries of another process are those of threads that fork() did not take along.
         if os.getpid() in self._entering:

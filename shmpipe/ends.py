@@ -147,7 +147,7 @@ class End(EndBase, io.RawIOBase):
         return self._fact(False)
 
     def truncate(self, size: int | None = None, /) -> NoReturn:
-        """Raises OSError: a pipe has no size to cut (EINVAL), and no position to cut at (ESPIPE)."""
+        """Raises OSError: a pipe has no size to cut (EINVAL) and no position to cut at (ESPIPE)."""
         if not self.writable():
             raise io.UnsupportedOperation("not open for writing")
         self._raise(errno.ESPIPE if size is None else errno.EINVAL)
@@ -187,13 +187,10 @@ class End(EndBase, io.RawIOBase):
         The last reader's close gives the writers EPIPE, the last writer's gives the readers end of
         file.  A call that another thread is in goes on and keeps the end until it returns (RD-9).
         """
-        if self.closed:
-            return
-        try:
+        if not self.closed:
+            # First, and one call: a signal handler that raises afterwards finds the end closed.
+            self._close_end()
             super().close()
-        finally:
-            if address := self._detach():
-                _lib.close(address)
 
     def token(self) -> str:
         """What shmpipe.attach() makes this end of again, in a child that inherited pass_fds()."""

@@ -1,5 +1,4 @@
-"""Review: deaths and stops at chosen instants. Each test fails until the bug in its docstring
-is gone.
+"""Deaths and stops at chosen instants: each of these once hung or lost something.
 
 The instants are chosen by a shared object that is loaded before libc: it kills or halts the
 process at the n-th system call of a kind.
