@@ -17,7 +17,8 @@ import shmpipe
 def path() -> Iterator[str]:
     """The object of a named pipe.
 
-    Its files are removed by name: unlink() has no reason to work on what is no pipe any more.
+    Its files are removed by name: the companion's is in the header, where unlink() cannot read it
+    any more.
     """
     name = f"test-truncation-{os.getpid()}"
     shmpipe.mkfifo(name)
