@@ -189,6 +189,7 @@ struct shmp_companion_line {
     _Atomic uint32_t level;  /* SHMP_LEVEL_*: whether the kernel pipe is full */
     _Atomic uint32_t queued; /* bytes in it, an upper bound */
     _Atomic uint32_t in_step; /* the sides of poll_usage whose level has been set once */
+    _Atomic uint32_t most_edges; /* bytes it takes and is not full; few where slots are few */
 };
 
 struct shmp_stats_line {

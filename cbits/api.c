@@ -59,6 +59,7 @@ static int make_ends(shmp_end *ends[2], int segment_fd, int companion[2], int fl
         shmp_sys.fcntl(made[0]->fd, F_SETFD, 0);
         shmp_sys.fcntl(made[1]->fd, F_SETFD, 0);
     }
+    shmp_companion_measure(made[0]->pipe->seg.header, made[0]->fd);
     ends[0] = made[0]; /* written only on success (CR-5) */
     ends[1] = made[1];
     return 0;

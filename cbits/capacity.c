@@ -196,6 +196,7 @@ int shmp_incarnate(struct shmp_end *end)
             /* Last: a process that dies before this leaves the kernel's pipe fresh, or gone,
              * and the next opener does all of it again. */
             shmp_companion_mark(end->fd);
+            shmp_companion_measure(h, end->fd);
         }
     } else if (fresh < 0) {
         r = fresh;

@@ -93,6 +93,12 @@ int shmp_companion_mark(int fd)
     return r < 0 ? (int)r : 0;
 }
 
+void shmp_companion_measure(struct shmp_header *header, int fd)
+{
+    long size = shmp_sys.fcntl(fd, F_GETPIPE_SZ, 0);
+    store_relaxed(&header->companion.most_edges, size >= COMPANION_BYTES ? MOST_EDGES : 1);
+}
+
 void shmp_companion_prime(struct shmp_live *live, int fd, int mode)
 {
     struct shmp_companion_line *c = &live->seg->header->companion;
@@ -231,7 +237,7 @@ static void sync_locked(struct shmp_header *h, int fd, int mode,
     }
     if (op != SHMP_SYNC_WRITE)
         return;
-    if (!empty && (full || queued < MOST_EDGES))
+    if (!empty && (full || queued < load_relaxed(&c->most_edges)))
         store_relaxed(&c->queued, queued + (shmp_sys.write_quiet(fd, zeros, 1) == 1));
     else
         shmp_sys.write_quiet(fd, NOWHERE, 1);

@@ -35,6 +35,8 @@ int shmp_companion_create(int fds[2]);
 int shmp_companion_is_fresh(int fd);
 /* Marks it as known, so that the next opener finds it not fresh. */
 int shmp_companion_mark(int fd);
+/* Notes how many slots it has got. */
+void shmp_companion_measure(struct shmp_header *header, int fd);
 /* A write end opened on a FIFO: puts the byte in that a later first look needs. */
 void shmp_companion_prime(struct shmp_live *live, int fd, int mode);
 
