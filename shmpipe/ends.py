@@ -131,9 +131,11 @@ class End(EndBase, io.RawIOBase):
     def fileno(self) -> int:
         """A descriptor for select, poll, epoll and asyncio: readiness, not data.
 
-        Its readiness is exactly the pipe's (PL-1 to PL-12), and SIGIO is configured on it.  Reading
-        or writing it is an error.  It lives as long as the end.  The first call makes both sides
-        keep it in step, which costs them a system call for each operation.
+        Its readiness is exactly the pipe's (PL-1 to PL-12); reading or writing it is an error.  Its
+        flags are not the end's: arm SIGIO with shmpipe.fcntl(end, F_SETFL, ...) and not on the
+        descriptor, whose O_NONBLOCK is always set and says nothing about the end (nonblocking
+        does).  It lives as long as the end.  The first call makes both sides keep it in step, which
+        costs them a system call for each operation.
         """
         return self._call(_lib.fileno)
 
