@@ -57,6 +57,21 @@ typedef int... mode_t;
 struct iovec { void *iov_base; size_t iov_len; };
 """
 
+# For shmpipe/_slow.py alone.  A sleeper calls shmp_on_tick (pipe.h) about once a second: where the
+# fast calls do not set it, shmpy_tick does, whose body is there.
+SLOW_DECLARATIONS = """
+extern int (*shmp_on_tick)(void);
+extern "Python" int shmpy_tick(void);
+void shmpy_set_errno(int code);
+"""
+SLOW_DEFINITIONS = """
+extern int (*shmp_on_tick)(void);
+static void shmpy_set_errno(int code)
+{
+    errno = code;
+}
+"""
+
 PROTOTYPE = re.compile(
     r"^(int|ssize_t|void|const char \*|shmp_end \*)\s*(shmp_\w+)\(([^;]*)\);$", re.MULTILINE
 )
@@ -113,7 +128,11 @@ def builder() -> FFI:
 
     ffi = FFI()
     ffi.cdef(
-        PRELUDE + types + "int shmp_install_fast(void);\n" + "\n".join(head for head, _ in twins)
+        PRELUDE
+        + types
+        + "int shmp_install_fast(void);\n"
+        + SLOW_DECLARATIONS
+        + "\n".join(head for head, _ in twins)
     )
     ffi.set_source(
         "shmpipe._native",
@@ -124,6 +143,7 @@ def builder() -> FFI:
                 "#include <errno.h>",
                 '#include "shmpipe.h"',
                 install_fast,
+                SLOW_DEFINITIONS,
                 *(body for _, body in twins),
             ]
         ),

@@ -14,6 +14,7 @@ from shmpipe._native import ffi, lib
 TYPE_CHECKING = False  # without typing, which would be half of the time that the import takes
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from types import TracebackType
     from typing import Any
 
     from _typeshed import ReadableBuffer, WriteableBuffer
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from shmpipe._slow import EndBase
 
     Call = Callable[..., int]
+    OnError = Callable[[type[BaseException], BaseException, TracebackType | None], None]
 
 else:
 
@@ -86,6 +88,20 @@ def fast_end_base() -> type[EndBase] | None:
         return None
     base: type[EndBase] = sys.modules["shmpipe._fastcall"].EndBase
     return base
+
+
+def install_tick(tick: Callable[[], int], onerror: OnError) -> None:
+    """Has every sleeper call tick() about once a second; below 0 ends the sleep with -EINTR.
+
+    If tick() raises, onerror is told, and the sleep ends.
+    """
+    ffi.def_extern("shmpy_tick", error=-1, onerror=onerror)(tick)
+    lib.shmp_on_tick = lib.shmpy_tick
+
+
+def set_errno(code: int) -> None:
+    """Sets the C variable, for C code that looks at it when a method has returned."""
+    lib.shmpy_set_errno(code)
 
 
 def options(capacity: int, first_index: int) -> Any:

@@ -5,12 +5,45 @@ from __future__ import annotations
 import errno
 import io
 import os
+import sys
+from operator import index
 
 from shmpipe import _lib
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from types import FrameType, TracebackType
+
     from _typeshed import ReadableBuffer, WriteableBuffer
+
+
+# What handlers raised during _tick(), by the frame of the _held_call() that sleeps.  Not by thread:
+# a handler that runs after the sleep may make a call of its own before this one has looked here.
+_raised: dict[FrameType, BaseException] = {}
+
+
+def install_tick() -> None:
+    """Lets signal handlers run in the middle of a sleep.
+
+    A signal that comes between the interpreter's last look and the sleep does not interrupt it.
+    """
+    _lib.install_tick(_tick, _keep)
+
+
+def _tick() -> int:
+    # Entering any function runs what is pending, if this is the main thread.  The sleep goes on
+    # then: if a second alone ended it, a blocking write would return short.
+    return 0
+
+
+def _keep(
+    _kind: type[BaseException], raised: BaseException, traceback: TracebackType | None
+) -> None:
+    """Keeps what a handler raised during _tick(): C ends the sleep, but cannot pass it on.
+
+    If a second handler raises on the way in here, cffi prints both, and the sleep begins again.
+    """
+    _raised[sys._getframe(1)] = raised.with_traceback(traceback)
 
 
 class EndBase(io.RawIOBase):
@@ -71,7 +104,12 @@ class EndBase(io.RawIOBase):
             try:
                 result = function(address, *arguments)
             finally:
-                _lib.release(address)
+                try:
+                    _lib.release(address)
+                finally:
+                    # What was moved before is lost to the caller, as with os.write (SG-2).
+                    if _raised and sys._getframe() in _raised:
+                        raise _raised.pop(sys._getframe())
             if result != -errno.EINTR:
                 return result
 
@@ -86,7 +124,10 @@ class EndBase(io.RawIOBase):
 
     def read(self, size: int | None = -1, /) -> bytes | None:
         """Reads at most size bytes: b"" at end of file, None when it would block."""
-        if size is None or size < 0:
+        size = -1 if size is None else index(size)
+        if not -sys.maxsize - 1 <= size <= sys.maxsize:
+            raise OverflowError("cannot fit 'int' into an index-sized integer")
+        if size < 0:
             return self.readall()
         # No pipe holds more than the largest capacity, so no read could return more.
         memory = _lib.scratch(min(size, _lib.MAX_CAPACITY))
@@ -95,18 +136,24 @@ class EndBase(io.RawIOBase):
 
     def readinto(self, buffer: WriteableBuffer, /) -> int | None:
         """Reads into a buffer: the number of bytes, 0 at end of file, None when it would block."""
-        memory = _lib.writable_buffer(buffer)
-        count = _lib.call(self, _lib.read, memory, len(memory))
+        try:
+            memory = _lib.writable_buffer(buffer)
+        except BufferError:
+            raise TypeError("readinto() argument must be read-write bytes-like object") from None
+        with memory:  # an exception's traceback must not keep the buffer locked
+            count = _lib.call(self, _lib.read, memory, len(memory))
         return None if self._would_block(count) else count
 
     def write(self, data: ReadableBuffer, /) -> int | None:
         """Writes the bytes of an object: how many, None when it would block."""
-        memory = _lib.readable_buffer(data)
-        count = _lib.call(self, _lib.write, memory, len(memory))
+        with _lib.readable_buffer(data) as memory:
+            count = _lib.call(self, _lib.write, memory, len(memory))
         return None if self._would_block(count) else count
 
     def _would_block(self, result: int) -> bool:
         if result == -errno.EAGAIN:
+            # io.BufferedWriter takes the errno of its BlockingIOError from the C variable.
+            _lib.set_errno(errno.EAGAIN)
             return True
         if result < 0:
             self._raise(-result)
