@@ -134,6 +134,7 @@ int shmp_wait_side(struct shmp_end *end, int side, uint64_t deadline_ns)
     int other = side == SHMP_SIDE_READERS ? SHMP_SIDE_WRITERS : SHMP_SIDE_READERS;
     int r;
 
+    uint64_t ticked = shmp_now_ns();
     if ((load_relaxed(&pipe->live.introduced) & SHMP_INTRODUCED(side)) == 0)
         shmp_queue_step_epoch(queue);
     if (end->brief && deadline_ns == 0 && wait_briefly(end, side, &r))
@@ -162,7 +163,8 @@ int shmp_wait_side(struct shmp_end *end, int side, uint64_t deadline_ns)
         enum shmp_woken woken =
             shmp_watch_sleep(&watch, shmp_queue_word(queue), epoch, deadline_ns, &pace);
         bool go_on = ready(h, side);
-        end->brief = shmp_now_ns() - start < BRIEF_NS;
+        uint64_t now = shmp_now_ns();
+        end->brief = now - start < BRIEF_NS;
         if (go_on && pace.safety)
             judge_lost_wake(h, shmp_queue_word(queue), side);
         if (woken != SHMP_WOKEN && woken != SHMP_CHANGED)
@@ -170,8 +172,13 @@ int shmp_wait_side(struct shmp_end *end, int side, uint64_t deadline_ns)
         shmp_watch_release(&watch, &pipe->live);
         if (go_on) /* data wins over a signal and over the clock (SG-4) */
             return 0;
-        if (woken == SHMP_SIGNAL || (pace.safety && shmp_on_tick && shmp_on_tick() < 0))
+        if (woken == SHMP_SIGNAL)
             return -EINTR;
+        if (shmp_on_tick && now - ticked >= SHMP_SAFETY_SLICE_NS) {
+            ticked = now;
+            if (shmp_on_tick() < 0)
+                return -EINTR;
+        }
         if (woken == SHMP_LATE)
             return -ETIMEDOUT;
         /* A long wait: time to see to it that others can watch us. */

@@ -196,16 +196,24 @@ static bool leave_slot(struct shmp_ring *ring, struct position *p)
     return true;
 }
 
+void shmp_ring_look(struct shmp_ring *ring, size_t n)
+{
+    struct shmp_header *h = ring->header;
+    struct position p = where(ring);
+    if (p.word != 0 && shmp_word_end(p.word) >= shmp_word_start(p.word) + p.offset + n)
+        return;
+    /* What we remember is not enough for n: the slot may have grown since, and others have come.
+     * T1 before T2, as in find_bytes. */
+    store_relaxed(&h->r.word_seen, 0);
+    store_relaxed(&h->r.head_seen, load_acquire(&h->head));
+}
+
 ssize_t shmp_ring_available(struct shmp_ring *ring, size_t n)
 {
+    shmp_ring_look(ring, n);
     struct position p = where(ring);
     size_t sum = 0;
     bool packet = false;
-    if (p.word == 0 || shmp_word_end(p.word) < shmp_word_start(p.word) + p.offset + n) {
-        /* What we remember is not enough for n: the slot may have grown since. */
-        p.head = load_acquire(&ring->header->head); /* T1 before T2, as in find_bytes */
-        p.word = 0;
-    }
     while (sum < n && !packet) {
         int r = find_bytes(ring, &p);
         if (r < 0)

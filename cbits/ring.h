@@ -106,6 +106,10 @@ struct shmp_taken {
     bool packet_end; /* a packet was consumed: this read is over (PK-3) */
 };
 
+/* Sees what there is, if what was seen before does not hold n bytes: up to r.head_seen then, and
+ * what comes later belongs to later reads. */
+void shmp_ring_look(struct shmp_ring *ring, size_t n);
+
 /* What a read of n bytes would get now.  0: empty.  -SHMP_ECORRUPT. */
 ssize_t shmp_ring_available(struct shmp_ring *ring, size_t n);
 

@@ -271,6 +271,7 @@ static int take_all(struct shmp_end *end, struct shmp_transfer *op, struct shmp_
     size_t before = op->left;
     int r = 0;
     shmp_introduce(end->pipe, SHMP_SIDE_WRITERS);
+    shmp_ring_look(ring, op->left);
     turn->told = turn->held && shmp_companion_foretell_read(h, end->fd,
                                                             shmp_ring_would_free(ring, op->left));
     while (op->left > 0) {
@@ -281,7 +282,9 @@ static int take_all(struct shmp_end *end, struct shmp_transfer *op, struct shmp_
         op->left -= taken.bytes;
         if (!*wake && owes_writer(h, ring, &taken))
             *wake = true;
-        if (taken.packet_end)
+        /* All that was there when the first of it was taken.  What comes into the room that this
+         * read makes is for the next (RD-2). */
+        if (taken.packet_end || taken.new_tail == load_relaxed(&h->r.head_seen))
             break;
         if (*wake && op->left > 0) {
             shmp_queue_wake_one(&h->wait.writable, &h->stats.write_wakes);
