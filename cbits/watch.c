@@ -91,10 +91,10 @@ void shmp_watch_release(struct shmp_watch *watch, struct shmp_live *live)
 static uint64_t next_slice(const struct shmp_watch *watch, struct shmp_pace *pace)
 {
     if (watch->complete) {
-        pace->slice_ns = 0;
+        pace->looks = 0;
         return SHMP_SAFETY_SLICE_NS;
     }
-    if (pace->slice_ns == 0)
+    if (pace->looks++ < SHMP_FIRST_LOOKS)
         pace->slice_ns = SHMP_FIRST_SLICE_NS;
     else if (pace->slice_ns < SHMP_LAST_SLICE_NS)
         pace->slice_ns *= 2;

@@ -38,12 +38,16 @@ struct shmp_watch {
 
 /* How long to sleep without being woken. */
 struct shmp_pace {
+    unsigned looks; /* so far, at what cannot be watched */
     uint64_t slice_ns;
     bool safety; /* the last sleep was cut by the safety slice, which must not find work */
 };
 
 #define SHMP_SAFETY_SLICE_NS UINT64_C(1000000000)
+/* A process that has just been killed closes its descriptors within a millisecond or so, and
+ * nothing tells us when: look often at first. */
 #define SHMP_FIRST_SLICE_NS UINT64_C(50000)
+#define SHMP_FIRST_LOOKS 20u
 #define SHMP_LAST_SLICE_NS UINT64_C(4000000)
 
 /* For a sleeper of that side. */
