@@ -114,7 +114,10 @@ static bool wait_briefly(struct shmp_end *end, int side, int *r)
         uint64_t start = shmp_now_ns();
         struct timespec until = shmp_timespec(start + BRIEF_SLICE_NS);
         fetch_add_relaxed(side == SHMP_SIDE_READERS ? &h->r.sleeps : &h->w.sleeps, 1);
-        woken = shmp_sys.futex_wait(shmp_queue_word(queue), epoch, &until);
+        struct shmp_futex_waitv word = {.value = epoch,
+                                        .address = (uintptr_t)shmp_queue_word(queue),
+                                        .flags = SHMP_FUTEX_32};
+        woken = shmp_sys.futex_waitv(&word, 1, &until); /* which SA_RESTART restarts */
         end->brief = shmp_now_ns() - start < BRIEF_NS;
         go_on = ready(h, side);
     }
@@ -124,7 +127,7 @@ static bool wait_briefly(struct shmp_end *end, int side, int *r)
     return go_on || woken == -EINTR;
 }
 
-int shmp_wait_side(struct shmp_end *end, int side, uint64_t deadline_ns)
+int shmp_wait_side(struct shmp_end *end, int side, uint64_t deadline_ns, bool begun)
 {
     struct shmp_pipe *pipe = end->pipe;
     struct shmp_header *h = pipe->seg.header;
@@ -137,13 +140,17 @@ int shmp_wait_side(struct shmp_end *end, int side, uint64_t deadline_ns)
     uint64_t ticked = shmp_now_ns();
     if ((load_relaxed(&pipe->live.introduced) & SHMP_INTRODUCED(side)) == 0)
         shmp_queue_step_epoch(queue);
-    if (end->brief && deadline_ns == 0 && wait_briefly(end, side, &r))
+    /* Then nobody's life is watched, and we look often. */
+    bool plain = begun && shmp_sys.restarting_handlers() > 0;
+    if (end->brief && deadline_ns == 0 && !plain && wait_briefly(end, side, &r))
         return r;
     for (;;) {
         /* Announce, then gather whom to watch, then look: a holder that attaches after the
          * gathering changes the epoch, a publish after the look finds us registered. */
         uint32_t epoch = shmp_queue_register(queue);
         shmp_watch_all(&watch, &pipe->live, side);
+        watch.plain = plain;
+        watch.complete = watch.complete && !plain;
         bool done = ready(h, side);
         if (!done && load_acquire(&pipe->held[other]) == 0 && watch.tracked == 0) {
             done = shmp_side_is_hung_up(end, other);

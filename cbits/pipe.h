@@ -167,8 +167,9 @@ void shmp_hand_on(struct shmp_end *end, int side);
  * true: worth another try. */
 bool shmp_spin(struct shmp_end *end, int side);
 bool shmp_can_spin(struct shmp_end *end, int side);
-/* Sleeps until the side can go on, or would see the end.  0, -EINTR, -ETIMEDOUT. */
-int shmp_wait_side(struct shmp_end *end, int side, uint64_t deadline_ns);
+/* Sleeps until the side can go on, or would see the end.  0, -EINTR, -ETIMEDOUT.  begun: the
+ * operation has moved something, so every signal handler ends it (WR-12). */
+int shmp_wait_side(struct shmp_end *end, int side, uint64_t deadline_ns, bool begun);
 
 /* For language bindings: called about once a second by a sleeper that holds nothing.  Below 0
  * ends the wait with -EINTR.  A signal that came between the binding's last look and the sleep

@@ -184,6 +184,20 @@ static long sys_futex_waitv(struct shmp_futex_waitv *words, unsigned count,
     return result(syscall(SYS_futex_waitv, words, count, 0, deadline, CLOCK_MONOTONIC));
 }
 
+/* How many signals have a handler with SA_RESTART, after which the kernel restarts a futex wait
+ * behind our back.  Without the two that the C library keeps for itself (and hides). */
+static long sys_restarting_handlers(void)
+{
+    long count = 0;
+    for (int number = 1; number < NSIG; number++) {
+        struct sigaction action;
+        if (sigaction(number, NULL, &action) == 0 && (action.sa_flags & SA_RESTART) != 0 &&
+            action.sa_handler != SIG_DFL && action.sa_handler != SIG_IGN)
+            count++;
+    }
+    return count;
+}
+
 /* To the writing thread, as the kernel does it (WR-15). */
 static long sys_raise_sigpipe(void)
 {

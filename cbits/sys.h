@@ -54,6 +54,7 @@ struct shmp_futex_waitv {
       (address, value, deadline))                                                         \
     X(futex_waitv, (struct shmp_futex_waitv *words, unsigned count, const struct timespec *deadline), \
       (words, count, deadline))                                                           \
+    X(restarting_handlers, (void), ())                                                    \
     X(raise_sigpipe, (void), ())
 
 struct shmp_sys_table {

@@ -239,7 +239,7 @@ static ssize_t write_steps(struct shmp_end *end, struct shmp_transfer *op, bool 
             return SHMP_WOULD_SLEEP;
         if (!shmp_spin(end, SHMP_SIDE_WRITERS)) {
             enter_call(op);
-            r = shmp_wait_side(end, SHMP_SIDE_WRITERS, 0);
+            r = shmp_wait_side(end, SHMP_SIDE_WRITERS, 0, op->done > 0);
             if (r < 0)
                 return op->done > 0 ? (ssize_t)op->done : r;
             op->slept = true;
@@ -344,7 +344,7 @@ static ssize_t read_steps(struct shmp_end *end, struct shmp_transfer *op, bool m
             return SHMP_WOULD_SLEEP;
         if (!shmp_spin(end, SHMP_SIDE_READERS)) {
             enter_call(op);
-            r = shmp_wait_side(end, SHMP_SIDE_READERS, 0);
+            r = shmp_wait_side(end, SHMP_SIDE_READERS, 0, false);
             if (r < 0)
                 return r;
             op->slept = true;

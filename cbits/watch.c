@@ -6,6 +6,8 @@
 
 #include "atomic.h"
 
+#define PLAIN_SLICE_NS UINT64_C(10000000)
+
 static void add_word(struct shmp_watch *watch, unsigned i, const void *address, uint32_t value)
 {
     watch->words[i] = (struct shmp_futex_waitv){
@@ -17,6 +19,7 @@ static void reset(struct shmp_watch *watch)
     watch->count = 0;
     watch->complete = true;
     watch->noticed = false;
+    watch->plain = false;
     watch->tracked = 0;
 }
 
@@ -90,6 +93,8 @@ void shmp_watch_release(struct shmp_watch *watch, struct shmp_live *live)
 
 static uint64_t next_slice(const struct shmp_watch *watch, struct shmp_pace *pace)
 {
+    if (watch->plain) /* not more often: a signal that comes between two sleeps ends neither */
+        return PLAIN_SLICE_NS;
     if (watch->complete) {
         pace->looks = 0;
         return SHMP_SAFETY_SLICE_NS;
@@ -110,7 +115,10 @@ enum shmp_woken shmp_watch_sleep(struct shmp_watch *watch, const _Atomic uint32_
     struct timespec until = shmp_timespec(late ? deadline_ns : end);
     pace->safety = false;
     add_word(watch, 0, word, value);
-    long r = shmp_sys.futex_waitv(watch->words, watch->count + 1, &until);
+    /* A wait on several words is restarted after SA_RESTART, one on a single word with a
+     * timeout never is. */
+    long r = watch->plain ? shmp_sys.futex_wait(word, value, &until)
+                          : shmp_sys.futex_waitv(watch->words, watch->count + 1, &until);
     if (r == -ENOSYS) { /* before Linux 5.16, or forbidden here: look every few ms */
         until = shmp_timespec(late ? deadline_ns : now + SHMP_LAST_SLICE_NS);
         r = shmp_sys.futex_wait(word, value, &until);

@@ -29,6 +29,7 @@
 struct shmp_watch {
     unsigned count;
     bool complete;   /* all that may owe us a wake are watched */
+    bool plain;      /* sleep so that every handler ends it, also one with SA_RESTART */
     bool noticed;    /* an entry was reaped while gathering: its sleepers were broadcast to */
     unsigned tracked; /* watched holders of the other side */
     struct shmp_futex_waitv words[SHMP_WATCH_MAX + 1]; /* [0] is the caller's own word */

@@ -132,13 +132,15 @@ def test_WR_11_a_vanished_reader_ends_a_wait_without_progress(pipes: Pipes, spaw
     actor.reap()
 
 
+@pytest.mark.parametrize("restart", [False, True], ids=["interrupts", "SA_RESTART"])
 def test_WR_12_a_signal_after_progress_gives_a_short_count(
-    pipes: Pipes, processes: SpawnProcess, probe: Probe
+    pipes: Pipes, processes: SpawnProcess, probe: Probe, restart: bool
 ) -> None:
     reader, writer = pipes.make()
 
     def body() -> int:
         probe.install(signal.SIGUSR1)
+        signal.siginterrupt(signal.SIGUSR1, not restart)
         return writer.write(b"x" * 100000)
 
     actor = processes(body, keep=writer)

@@ -27,10 +27,6 @@ static long (*real_syscall)(long, ...);
 static int point;
 static volatile int *gate;
 void review_arm(int where, volatile int *at) { gate = at; point = where; }
-__attribute__((constructor)) static void init(void)
-{
-    real_syscall = dlsym(RTLD_NEXT, "syscall");
-}
 static void here(int where)
 {
     if (point != where)
@@ -46,6 +42,8 @@ long syscall(long n, ...)
 {
     long x[6];
     va_list a;
+    if (real_syscall == 0) /* not in a constructor: Python 3.13 comes here from an earlier one */
+        real_syscall = dlsym(RTLD_NEXT, "syscall");
     va_start(a, n);
     for (int i = 0; i < 6; i++)
         x[i] = va_arg(a, long);
