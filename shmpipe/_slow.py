@@ -13,6 +13,7 @@ from shmpipe import _lib
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import FrameType, TracebackType
+    from typing import NoReturn
 
     from _typeshed import ReadableBuffer, WriteableBuffer
 
@@ -56,14 +57,16 @@ class EndBase(io.RawIOBase):
     somebody is in between leaves the address in `_leaving`, and the last of them closes.
     """
 
+    if TYPE_CHECKING:
+
+        def _raise(self, code: int) -> NoReturn:
+            """The class above says which pipe it was and raises."""
+
     def __init__(self) -> None:
         super().__init__()
         self._open: list[int] = []
         self._entering: list[int] = []
         self._leaving: list[int] = []
-
-    def _raise(self, code: int) -> None:
-        raise NotImplementedError
 
     def _adopt(self, address: int, /) -> None:
         """Takes over a shmp_end."""

@@ -72,6 +72,22 @@ def forked(body):
         finally:
             os._exit(0)
     return pid
+def watch(pid, state):
+    # Polls the kernel's own word, the test's watchdog is the deadline.
+    while not state(pid): os.sched_yield()
+def asleep(pid):
+    # Twice the same sleeping call, no switch in between: futex (202) or futex_waitv (449).
+    def look():
+        call = open(f"/proc/{pid}/syscall").read().split()[0]
+        status = open(f"/proc/{pid}/status").read()
+        return call, status.split("\\nvoluntary_ctxt_switches:")[1].split()[0]
+    def state(_):
+        first = look()
+        os.sched_yield()
+        return first[0] in ("202", "449") and look() == first
+    watch(pid, state)
+def stopped_now(pid):
+    watch(pid, lambda _: open(f"/proc/{pid}/stat").read().rsplit(")", 1)[1].split()[0] == "T")
 def killed(pid):
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
 """
@@ -137,8 +153,7 @@ def sleeper():
     w.close()
     r.read(10)
     os.write(answer, struct.pack("d", time.monotonic()))
-pid = forked(sleeper)
-time.sleep(0.3)
+asleep(forked(sleeper))
 def newcomer():
     die_at(WAKE_ALL)
     w.write(b"never")
@@ -162,16 +177,16 @@ def sleeper():
     halt_at(SLEEP)
     r.read(10)
     os.write(answer, struct.pack("d", time.monotonic()))
-forked(sleeper)
-while gate.value != 1: time.sleep(0.001)
+halted = forked(sleeper)
+while gate.value != 1: os.sched_yield()
 def newcomer():
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
     r.read(10)
 pid = forked(newcomer)
-time.sleep(0.1)
+asleep(pid)
 gate.value = 2
-time.sleep(0.1)
+asleep(halted)
 os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 start = time.monotonic()
 w.write(b"data")
@@ -231,19 +246,17 @@ r, w = shmpipe.pipe(capacity=size)
 stopped = forked(lambda: w.write(bytes(size)))
 while not r.stat().write_lock_owner: pass
 os.kill(stopped, signal.SIGSTOP)
-time.sleep(0.1)
+stopped_now(stopped)
 assert r.stat().write_lock_owner
 def second():
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try: w.write(b"x")
     except KeyboardInterrupt: os._exit(7)
 pid = forked(second)
-time.sleep(0.3)
+asleep(pid)
 os.kill(pid, signal.SIGINT)
-time.sleep(1)
-print(os.waitstatus_to_exitcode(os.waitpid(pid, os.WNOHANG)[1]))
+print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 os.kill(stopped, signal.SIGKILL)
-os.kill(pid, signal.SIGKILL)
 """
     assert run(program) == "7"
 
@@ -260,26 +273,28 @@ def writer():
     while True: w.write(bytes(100))
 pid = forked(writer)
 for _ in range(300):
-    time.sleep(0.003)
+    written = r.stat().writes
+    while r.stat().writes == written: r.read(65536)
     os.kill(pid, signal.SIGSTOP)
-    time.sleep(0.003)
+    stopped_now(pid)
     if r.stat().companion_lock_owner: break
     os.kill(pid, signal.SIGCONT)
     r.read(65536)
 def victim():
     def tick():
-        while True:
-            page[100] = (page[100] + 1) % 256
-            time.sleep(0.01)
+        while True: page[100] = (page[100] + 1) % 256
     threading.Thread(target=tick, daemon=True).start()
-    time.sleep(0.1)
+    while page[100] == 0: pass
+    page[101] = 1
     r.read(10)
-    time.sleep(60)
+    signal.pause()
 child = forked(victim)
-time.sleep(0.5)
-before = page[100]
-time.sleep(1)
-print((page[100] - before) % 256 > 20)
+while page[101] == 0: os.sched_yield()
+asleep(child)  # in the lock, or on the interpreter's
+for _ in range(20):
+    before = page[100]
+    while page[100] == before: os.sched_yield()
+print(True)
 os.kill(child, signal.SIGKILL)
 os.kill(pid, signal.SIGKILL)
 """
@@ -309,14 +324,12 @@ def sleeper():
     r.read(10)
     os.write(answer, struct.pack("d", time.monotonic()))
 pid = forked(forks)
-time.sleep(0.3)
+asleep(pid)
 os.kill(pid, signal.SIGUSR1)
 victim = int(struct.unpack("d", os.read(answers, 8))[0])
-time.sleep(0.2)
-forked(sleeper)
-time.sleep(0.3)
+asleep(victim)
+asleep(forked(sleeper))
 os.sched_setaffinity(0, cpu)
-time.sleep(0.01)
 start = time.monotonic()
 w.write(b"data")
 os.kill(victim, signal.SIGKILL)
