@@ -229,9 +229,9 @@ static long set_flags(shmp_end *end, uint32_t wanted)
     uint32_t seen = shmp_flags(end);
     if (((seen ^ wanted) & O_ASYNC) != 0) {
         /* The look first: what it reads and writes to set the level is no operation. */
-        if ((wanted & O_ASYNC) != 0)
-            shmp_companion_look(&end->pipe->live, end->fd, end->mode, true);
-        long r = shmp_sys.fcntl(end->fd, F_SETFL, O_NONBLOCK | (long)(wanted & O_ASYNC));
+        long r = (wanted & O_ASYNC) != 0 ? shmp_look(end, true) : 0;
+        if (r == 0)
+            r = shmp_sys.fcntl(end->fd, F_SETFL, O_NONBLOCK | (long)(wanted & O_ASYNC));
         if (r < 0)
             return r;
     }
@@ -300,9 +300,8 @@ int shmp_ioctl(shmp_end *end, unsigned long request, void *argument)
 
 int shmp_fileno(shmp_end *end)
 {
-    if (shmp_end_claim(end) == 0)
-        shmp_companion_look(&end->pipe->live, end->fd, end->mode, false);
-    return end->fd;
+    int r = shmp_look(end, false);
+    return answer(r < 0 ? r : end->fd);
 }
 
 int shmp_poll(struct shmp_pollfd *ends, unsigned long count, int timeout_ms)

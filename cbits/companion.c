@@ -49,6 +49,11 @@ static void lock_companion(struct shmp_live *live, struct shmp_companion_line *c
     lock_with(live, c, SHMP_LOCK_WAIT);
 }
 
+void shmp_companion_lock_now(struct shmp_live *live)
+{
+    lock_companion(live, &live->seg->header->companion);
+}
+
 bool shmp_companion_lock(struct shmp_live *live, bool wait)
 {
     enum shmp_locked locked = lock_with(live, &live->seg->header->companion,
@@ -208,8 +213,11 @@ static void sync_locked(struct shmp_header *h, int fd, int mode,
     uint32_t head = load_seq_cst(&h->head);
     uint32_t level = load_relaxed(&c->level);
     uint32_t queued = load_relaxed(&c->queued);
-    bool empty = shmp_empty(head, tail) && (usage & SHMP_POLL_READERS) != 0;
-    bool full = shmp_full(head, tail, shmp_max_usage(h)) && (usage & SHMP_POLL_WRITERS) != 0;
+    /* Until every turn that cannot have seen the flag is over (shmp_look), the waiting byte stays:
+     * such a turn may publish and die, and no reader could put it back. */
+    uint32_t steps = load_relaxed(&c->in_step);
+    bool empty = shmp_empty(head, tail) && (steps & SHMP_POLL_READERS) != 0;
+    bool full = shmp_full(head, tail, shmp_max_usage(h)) && (steps & SHMP_POLL_WRITERS) != 0;
     bool told = op != SHMP_SYNC_READ || (usage & SHMP_ASYNC_WRITERS) == 0;
     /* A write of an end that can do both never reads: that would signal its writers (IO-7). */
     bool reads = can_read(mode) && op != SHMP_SYNC_WRITE && op != SHMP_SYNC_WRITTEN;
@@ -265,10 +273,10 @@ bool shmp_companion_foretell_write(struct shmp_header *h, int fd)
     return shmp_sys.write_quiet(fd, zeros, 1) == 1;
 }
 
-bool shmp_companion_foretell_read(struct shmp_header *h, int fd, bool frees_a_slot)
+bool shmp_companion_foretell_read(struct shmp_header *h, int fd)
 {
     struct shmp_companion_line *c = &h->companion;
-    return frees_a_slot && is_full(load_relaxed(&c->level)) && leave_one(c, fd);
+    return is_full(load_relaxed(&c->level)) && leave_one(c, fd);
 }
 
 /* One F_SETPIPE_SZ for one F_SETPIPE_SZ: pollers of write ends hear of it, readers do not. */
@@ -304,23 +312,26 @@ void shmp_companion_resized(struct shmp_live *live, int fd)
     shmp_unlock(&h->companion.lock);
 }
 
-void shmp_companion_look(struct shmp_live *live, int fd, int mode, bool async)
+bool shmp_companion_is_in_step(struct shmp_header *h, uint32_t sides)
+{
+    /* Acquire: whoever sees a side in step sees a companion that is. */
+    return (load_acquire(&h->companion.in_step) & sides) == sides;
+}
+
+void shmp_companion_announce(struct shmp_header *h, uint32_t sides)
+{
+    /* Before the ring locks are taken; partner: a turn loads the flag after it has its lock. */
+    fetch_or_seq_cst(&h->wait.poll_usage, sides);
+}
+
+void shmp_companion_look(struct shmp_live *live, int fd, int mode, uint32_t sides)
 {
     struct shmp_header *h = live->seg->header;
     struct shmp_companion_line *c = &h->companion;
-    uint32_t sides = (can_read(mode) ? SHMP_POLL_READERS : 0) |
-                     (can_write(mode) ? SHMP_POLL_WRITERS : 0) |
-                     (can_write(mode) && async ? SHMP_ASYNC_WRITERS : 0);
-    /* Acquire: whoever sees a side in step sees a companion that is. */
-    if ((load_acquire(&c->in_step) & sides) == sides)
-        return;
     lock_companion(live, c);
-    /* The flag before the look at the ring, in sync; partner: a writer stores head before
-     * it loads the flag.  One of the two sees the other (store buffering). */
-    fetch_or_seq_cst(&h->wait.poll_usage, sides);
-    sync_locked(h, fd, mode, SHMP_SYNC_LEVEL);
-    /* Last, and a word of its own: dies before, and the next to look does all of this again,
-     * instead of trusting a level that nobody has set. */
+    /* First: from now on the waiting byte may be drained.  Dies before the level is set: there is
+     * a byte too many, a poller looks in vain, and its read sets it. */
     store_release(&c->in_step, load_relaxed(&c->in_step) | sides);
+    sync_locked(h, fd, mode, SHMP_SYNC_LEVEL);
     shmp_unlock(&c->lock);
 }

@@ -63,13 +63,15 @@ enum shmp_sync { SHMP_SYNC_LEVEL, SHMP_SYNC_READ, SHMP_SYNC_WRITE, SHMP_SYNC_WRI
  * make, foretells, makes the change, and gives the lock back: so a poller that acts on what it
  * was told finds the ring so.  It copies outside; and it syncs when it is over.
  *
- * lock: false if it is busy (wait == false) or a signal handler ran. */
+ * lock: false if it is busy (wait == false) or a signal handler ran.  lock_now: whatever comes. */
 bool shmp_companion_lock(struct shmp_live *live, bool wait);
+void shmp_companion_lock_now(struct shmp_live *live);
 void shmp_companion_unlock(struct shmp_live *live);
 /* true: this was the kernel's read or write of the operation (then sync with
  * SHMP_SYNC_WRITTEN, or SHMP_SYNC_LEVEL after a read). */
 bool shmp_companion_foretell_write(struct shmp_header *header, int fd);
-bool shmp_companion_foretell_read(struct shmp_header *header, int fd, bool frees_a_slot);
+/* Of a step that frees a slot. */
+bool shmp_companion_foretell_read(struct shmp_header *header, int fd);
 
 /* Brings the companion to the ring's level, with exactly one kernel read or write for a read
  * or write of the ring, what was foretold included.  locked: the caller has the lock. */
@@ -78,7 +80,11 @@ void shmp_companion_sync_locked(struct shmp_live *live, int fd, int mode, enum s
 /* After F_SETPIPE_SZ, which pollers of the write end hear of whatever it changed (CP-8). */
 void shmp_companion_resized(struct shmp_live *live, int fd);
 
-/* Somebody looks at this end from now on; or, O_ASYNC, wants to be told of each operation. */
-void shmp_companion_look(struct shmp_live *live, int fd, int mode, bool async);
+/* Somebody looks from now on, SHMP_POLL_READERS | SHMP_POLL_WRITERS; or, SHMP_ASYNC_WRITERS, wants
+ * to be told of each read.  Three steps of shmp_look (turn.c), which passes through both ring
+ * locks between announcing and looking. */
+bool shmp_companion_is_in_step(struct shmp_header *header, uint32_t sides);
+void shmp_companion_announce(struct shmp_header *header, uint32_t sides);
+void shmp_companion_look(struct shmp_live *live, int fd, int mode, uint32_t sides);
 
 #endif

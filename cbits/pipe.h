@@ -124,10 +124,39 @@ void shmp_side_closing(struct shmp_pipe *pipe, int mode);
 void shmp_side_closed(struct shmp_pipe *pipe, int mode);
 void shmp_seen_forget(struct shmp_pipe *pipe);
 
-/* ---- transfer.c: read and write -------------------------------------------------- */
+/* ---- turn.c: a side's lock, turns, the first look ----------------------------------- */
 
 /* The call would have to sleep or to wait for a lock, and was told not to. */
 #define SHMP_WOULD_SLEEP (-1000)
+
+/* A side's lock, with repair and a fresh view of the geometry.  0; SHMP_WOULD_SLEEP; or
+ * -errno, not locked. */
+int shmp_side_lock(struct shmp_end *end, int side, bool may_sleep);
+void shmp_side_unlock(struct shmp_end *end, int side);
+static inline struct shmp_ring *shmp_side_ring(struct shmp_pipe *pipe, int side)
+{
+    return side == SHMP_SIDE_READERS ? &pipe->seg.read_side : &pipe->seg.write_side;
+}
+
+/* begin: 0; SHMP_WOULD_SLEEP; -EINTR; or -errno, without a turn. */
+struct shmp_turn {
+    bool held; /* the companion's lock, too */
+    bool told; /* whoever looks has been told already */
+};
+int shmp_turn_begin(struct shmp_end *end, int side, bool may_sleep, struct shmp_turn *turn);
+/* Lets the companion go, until the next foretell. */
+void shmp_turn_pause(struct shmp_end *end, struct shmp_turn *turn);
+/* Before each step that may make a poller get up. */
+void shmp_turn_foretell(struct shmp_end *end, int side, struct shmp_turn *turn);
+/* wake: one of the other side.  tell: this operation is over or has changed something, so
+ * whoever looks is told. */
+void shmp_turn_end(struct shmp_end *end, int side, struct shmp_turn *turn, bool wake, bool tell);
+
+/* Somebody looks at this end from now on; or, O_ASYNC, wants to be told of each operation.
+ * 0, -EINTR or -errno. */
+int shmp_look(struct shmp_end *end, bool async);
+
+/* ---- transfer.c: read and write -------------------------------------------------- */
 
 struct shmp_transfer {
     struct shmp_cursor cursor;
@@ -142,15 +171,6 @@ struct shmp_transfer {
  * where it was when called again.  Bytes, or -errno. */
 ssize_t shmp_write_run(struct shmp_end *end, struct shmp_transfer *op, bool may_sleep);
 ssize_t shmp_read_run(struct shmp_end *end, struct shmp_transfer *op, bool may_sleep);
-
-/* A turn: a stay in a side's lock, with a fresh view of the geometry, and in the companion's
- * lock if somebody looks.  begin: 0; SHMP_WOULD_SLEEP; -EINTR; or -errno, without a turn. */
-struct shmp_turn {
-    bool held; /* the companion's lock, too */
-    bool told; /* whoever looks has been told already */
-};
-int shmp_turn_begin(struct shmp_end *end, int side, bool may_sleep, struct shmp_turn *turn);
-void shmp_turn_end(struct shmp_end *end, int side, struct shmp_turn *turn, bool wake, bool tell);
 
 /* A read in two halves, for callers that allocate in between.  begin: the bytes a read of n
  * would get, in a turn, if that is > 0 (then finish, or shmp_turn_end); else what shmp_read_run
@@ -183,14 +203,5 @@ long shmp_capacity_set(struct shmp_end *end, long argument);
 int shmp_pending(struct shmp_end *end, int *bytes);
 /* First end of a new life of a FIFO: forgets what the last one left (FO-1). */
 int shmp_incarnate(struct shmp_end *end);
-
-/* A side's lock, with repair and a fresh view of the geometry.  0; SHMP_WOULD_SLEEP; or
- * -errno, not locked. */
-int shmp_side_lock(struct shmp_end *end, int side, bool may_sleep);
-void shmp_side_unlock(struct shmp_end *end, int side);
-static inline struct shmp_ring *shmp_side_ring(struct shmp_pipe *pipe, int side)
-{
-    return side == SHMP_SIDE_READERS ? &pipe->seg.read_side : &pipe->seg.write_side;
-}
 
 #endif

@@ -87,8 +87,8 @@ static uint32_t room(struct shmp_ring *ring, uint32_t head, uint32_t wanted, boo
     return space;
 }
 
-int shmp_ring_put(struct shmp_ring *ring, struct shmp_cursor *from, size_t n, bool packet,
-                  struct shmp_put *put)
+int shmp_ring_fill(struct shmp_ring *ring, struct shmp_cursor *from, size_t n, bool packet,
+                   struct shmp_put *put)
 {
     struct shmp_header *h = ring->header;
     uint32_t head = load_relaxed(&h->head);
@@ -104,6 +104,7 @@ int shmp_ring_put(struct shmp_ring *ring, struct shmp_cursor *from, size_t n, bo
     size_t bytes = (size_t)slots * SHMP_SLOT_SIZE < n ? (size_t)slots * SHMP_SLOT_SIZE : n;
     put->bytes = bytes;
     put->old_head = head;
+    put->head = head + slots;
     if (slots == 0)
         return 0;
     copy_in(page_of(ring, head), from, bytes);
@@ -112,11 +113,15 @@ int shmp_ring_put(struct shmp_ring *ring, struct shmp_cursor *from, size_t n, bo
         store_relaxed(word_of(ring, head + i), SHMP_WORD(0, SHMP_SLOT_SIZE, flags));
     uint32_t last = (uint32_t)(bytes - (size_t)(slots - 1) * SHMP_SLOT_SIZE);
     store_relaxed(word_of(ring, head + slots - 1), SHMP_WORD(0, last, flags));
+    return 0;
+}
+
+void shmp_ring_commit(struct shmp_ring *ring, const struct shmp_put *put)
+{
     /* P1: publishes bytes and words; partner T1.  Sequentially consistent, because the look
      * for sleepers that follows must not pass it (W1 of wait.h).  Dies before: the slots are
      * free and will be overwritten. */
-    store_seq_cst(&h->head, head + slots);
-    return 0;
+    store_seq_cst(&ring->header->head, put->head);
 }
 
 /* ---- Read side ----------------------------------------------------------------- */
@@ -229,17 +234,7 @@ ssize_t shmp_ring_available(struct shmp_ring *ring, size_t n)
     return (ssize_t)(sum < n ? sum : n);
 }
 
-bool shmp_ring_would_free(struct shmp_ring *ring, size_t n)
-{
-    struct position p = where(ring);
-    p.head = load_acquire(&ring->header->head); /* T1 before T2, as in find_bytes */
-    p.word = 0;
-    return find_bytes(ring, &p) == 1 &&
-           (n >= shmp_word_end(p.word) - shmp_word_start(p.word) - p.offset ||
-            (p.word & SHMP_WORD_PACKET) != 0);
-}
-
-int shmp_ring_take(struct shmp_ring *ring, struct shmp_cursor *to, size_t n,
+int shmp_ring_copy(struct shmp_ring *ring, struct shmp_cursor *to, size_t n,
                    struct shmp_taken *taken)
 {
     struct shmp_header *h = ring->header;
@@ -276,14 +271,21 @@ int shmp_ring_take(struct shmp_ring *ring, struct shmp_cursor *to, size_t n,
     store_relaxed(&h->r.head_seen, p.head);
     store_relaxed(&h->r.word_seen, p.word);
     taken->bytes = got;
-    taken->new_tail = p.tail;
-    if (p.tail != taken->old_tail)
+    taken->tail = p.tail;
+    taken->offset = p.offset;
+    return r < 0 && got == 0 ? r : 0;
+}
+
+void shmp_ring_consume(struct shmp_ring *ring, const struct shmp_taken *taken)
+{
+    struct shmp_header *h = ring->header;
+    uint64_t tail = SHMP_TAIL(taken->tail, taken->offset);
+    if (taken->tail != taken->old_tail)
         /* T4: partner P0; and sequentially consistent for the look for sleepers that
          * follows.  Dies before: nothing was consumed, the bytes are read again. */
-        store_seq_cst(&h->tail, SHMP_TAIL(p.tail, p.offset));
-    else if (got > 0)
-        store_release(&h->tail, SHMP_TAIL(p.tail, p.offset));
-    return r < 0 && got == 0 ? r : 0;
+        store_seq_cst(&h->tail, tail);
+    else
+        store_release(&h->tail, tail);
 }
 
 /* ---- Anybody ------------------------------------------------------------------- */

@@ -83,12 +83,14 @@ bool shmp_ring_merge(struct shmp_ring *ring, struct shmp_cursor *from, uint32_t 
 struct shmp_put {
     size_t bytes;
     uint32_t old_head; /* the first new slot */
+    uint32_t head;
 };
 
-/* Puts up to n bytes into new slots and publishes them.  put->bytes 0: full.
- * 0 or -SHMP_ECORRUPT. */
-int shmp_ring_put(struct shmp_ring *ring, struct shmp_cursor *from, size_t n, bool packet,
-                  struct shmp_put *put);
+/* Puts up to n bytes into new slots, which nobody sees before commit.  put->bytes 0: full, and
+ * nothing to commit.  0 or -SHMP_ECORRUPT. */
+int shmp_ring_fill(struct shmp_ring *ring, struct shmp_cursor *from, size_t n, bool packet,
+                   struct shmp_put *put);
+void shmp_ring_commit(struct shmp_ring *ring, const struct shmp_put *put);
 
 /* After a publish: could a reader have seen the ring empty just before it?  A tail at or
  * beyond the old head says so; one behind it says that data lay there all the time. */
@@ -101,8 +103,9 @@ static inline bool shmp_was_empty(uint32_t old_head, uint32_t tail)
 
 struct shmp_taken {
     size_t bytes;
-    uint32_t old_tail; /* slots old_tail .. new_tail - 1 were freed */
-    uint32_t new_tail;
+    uint32_t old_tail; /* slots old_tail .. tail - 1 are done with */
+    uint32_t tail;
+    uint32_t offset; /* in slot tail */
     bool packet_end; /* a packet was consumed: this read is over (PK-3) */
 };
 
@@ -113,13 +116,11 @@ void shmp_ring_look(struct shmp_ring *ring, size_t n);
 /* What a read of n bytes would get now.  0: empty.  -SHMP_ECORRUPT. */
 ssize_t shmp_ring_available(struct shmp_ring *ring, size_t n);
 
-/* Whether a read of n bytes would free a slot. */
-bool shmp_ring_would_free(struct shmp_ring *ring, size_t n);
-
-/* Takes up to n bytes and publishes the room.  taken->bytes 0: empty.  0 or
- * -SHMP_ECORRUPT. */
-int shmp_ring_take(struct shmp_ring *ring, struct shmp_cursor *to, size_t n,
+/* Copies up to n bytes out, which stay in the ring until consume.  taken->bytes 0: empty, and
+ * nothing to consume.  0 or -SHMP_ECORRUPT. */
+int shmp_ring_copy(struct shmp_ring *ring, struct shmp_cursor *to, size_t n,
                    struct shmp_taken *taken);
+void shmp_ring_consume(struct shmp_ring *ring, const struct shmp_taken *taken);
 
 /* ---- Anybody ------------------------------------------------------------------- */
 

@@ -13,102 +13,9 @@
 #include "sys.h"
 #include "wait.h"
 
-int shmp_side_lock(struct shmp_end *end, int side, bool may_sleep)
-{
-    struct shmp_pipe *pipe = end->pipe;
-    struct shmp_header *h = pipe->seg.header;
-    struct shmp_ring *ring = shmp_side_ring(pipe, side);
-    _Atomic uint32_t *word = side == SHMP_SIDE_READERS ? &h->r.lock : &h->w.lock;
-    int r = shmp_end_claim(end);
-    if (r < 0)
-        return r;
-    enum shmp_locked locked =
-        shmp_lock(&pipe->live, word, may_sleep ? SHMP_LOCK_SIGNALS : SHMP_LOCK_TRY);
-    if (locked == SHMP_LOCK_BUSY)
-        return SHMP_WOULD_SLEEP;
-    if (locked == SHMP_LOCK_SIGNAL)
-        return -EINTR;
-    if (locked == SHMP_LOCKED_FROM_DEAD)
-        shmp_ring_forget(h, side == SHMP_SIDE_READERS);
-    if (ring->gen != load_acquire(&h->wait.geometry_gen))
-        r = shmp_ring_refresh(&pipe->seg, ring);
-    if (r == 0 && locked == SHMP_LOCKED_FROM_DEAD) {
-        if (side == SHMP_SIDE_READERS)
-            shmp_ring_unseal(ring);
-        /* It may have died between its publish and its wakes, or before it told the
-         * companion.  Dies here: the lock is a dead one's again, and the next repairs. */
-        shmp_broadcast(h);
-        if (shmp_companion_is_watched(h))
-            shmp_companion_sync(&pipe->live, end->fd, end->mode, SHMP_SYNC_WRITE);
-    }
-    if (r < 0 && locked == SHMP_LOCKED_FROM_DEAD)
-        shmp_lock_abandon(word); /* not repaired: it stays a dead one's */
-    else if (r < 0)
-        shmp_unlock(word);
-    return r;
-}
-
-void shmp_side_unlock(struct shmp_end *end, int side)
-{
-    struct shmp_header *h = end->pipe->seg.header;
-    shmp_unlock(side == SHMP_SIDE_READERS ? &h->r.lock : &h->w.lock);
-}
-
-/* ---- A turn: a stay in a side's lock, and in the companion's if somebody looks ----- */
-
-/* Above this a turn gives the companion's lock up after its first step, and the other side
+/* While more than this is left a turn copies without the companion's lock, and the other side
  * works at the same time (D13). */
 #define LONG_BYTES ((size_t)1 << 18)
-
-int shmp_turn_begin(struct shmp_end *end, int side, bool may_sleep, struct shmp_turn *turn)
-{
-    struct shmp_pipe *pipe = end->pipe;
-    *turn = (struct shmp_turn){0};
-    for (;;) {
-        int r = shmp_side_lock(end, side, may_sleep);
-        if (r < 0 || !shmp_companion_is_watched(pipe->seg.header))
-            return r;
-        turn->held = shmp_companion_lock(&pipe->live, false);
-        if (turn->held)
-            return 0;
-        /* Nobody waits for one lock inside another: its owner may be stopped. */
-        shmp_side_unlock(end, side);
-        if (!may_sleep)
-            return SHMP_WOULD_SLEEP;
-        if (!shmp_companion_lock(&pipe->live, true))
-            return -EINTR;
-        shmp_companion_unlock(&pipe->live);
-    }
-}
-
-static void give_up_companion(struct shmp_end *end, struct shmp_turn *turn)
-{
-    if (turn->held)
-        shmp_companion_unlock(&end->pipe->live);
-    turn->held = false;
-}
-
-/* wake: one of the other side.  tell: this operation is over or has changed something, so
- * whoever looks is told. */
-void shmp_turn_end(struct shmp_end *end, int side, struct shmp_turn *turn, bool wake, bool tell)
-{
-    struct shmp_live *live = &end->pipe->live;
-    struct shmp_header *h = end->pipe->seg.header;
-    bool writing = side == SHMP_SIDE_WRITERS;
-    enum shmp_sync op = writing ? (turn->told ? SHMP_SYNC_WRITTEN : SHMP_SYNC_WRITE)
-                                : (turn->told ? SHMP_SYNC_LEVEL : SHMP_SYNC_READ);
-    bool later = tell && !turn->held;
-    if (tell && turn->held)
-        shmp_companion_sync_locked(live, end->fd, end->mode, op);
-    give_up_companion(end, turn);
-    shmp_side_unlock(end, side);
-    if (wake && writing)
-        shmp_queue_wake_one(&h->wait.readable, &h->stats.read_wakes);
-    else if (wake)
-        shmp_queue_wake_one(&h->wait.writable, &h->stats.write_wakes);
-    if (later && shmp_companion_is_watched(h))
-        shmp_companion_sync(live, end->fd, end->mode, op);
-}
 
 /* The ring is pure and only says that it cannot be so. */
 static int damaged(int r)
@@ -137,16 +44,18 @@ static int put_all(struct shmp_end *end, struct shmp_transfer *op, struct shmp_t
     size_t before = op->left;
     int r = 0;
     shmp_introduce(end->pipe, SHMP_SIDE_READERS);
-    turn->told = turn->held && shmp_companion_foretell_write(h, end->fd);
     uint32_t tail_bytes = (uint32_t)(op->left % SHMP_SLOT_SIZE);
+    /* What merges finds data there (I5 of ring.h): nothing to foretell. */
     if (!op->merged && tail_bytes != 0 && shmp_ring_merge(ring, &op->cursor, tail_bytes))
         op->left -= tail_bytes;
     op->merged = true;
     while (op->left > 0) {
         struct shmp_put put;
-        r = shmp_ring_put(ring, &op->cursor, op->left, packet, &put);
+        r = shmp_ring_fill(ring, &op->cursor, op->left, packet, &put);
         if (r < 0 || put.bytes == 0)
             break;
+        shmp_turn_foretell(end, SHMP_SIDE_WRITERS, turn);
+        shmp_ring_commit(ring, &put);
         op->left -= put.bytes;
         if (!*wake && owes_reader(h, put.old_head))
             *wake = true;
@@ -156,7 +65,7 @@ static int put_all(struct shmp_end *end, struct shmp_transfer *op, struct shmp_t
             *wake = false;
         }
         if (op->left > LONG_BYTES)
-            give_up_companion(end, turn);
+            shmp_turn_pause(end, turn);
     }
     op->done += before - op->left;
     count_locked(&h->w.bytes, before - op->left);
@@ -258,7 +167,7 @@ ssize_t shmp_write_run(struct shmp_end *end, struct shmp_transfer *op, bool may_
 static bool owes_writer(struct shmp_header *h, const struct shmp_ring *ring,
                         const struct shmp_taken *taken)
 {
-    return taken->new_tail != taken->old_tail && shmp_queue_has_waiters(&h->wait.writable) &&
+    return taken->tail != taken->old_tail && shmp_queue_has_waiters(&h->wait.writable) &&
            shmp_full(load_seq_cst(&h->head), taken->old_tail, ring->max_usage);
 }
 
@@ -272,26 +181,27 @@ static int take_all(struct shmp_end *end, struct shmp_transfer *op, struct shmp_
     int r = 0;
     shmp_introduce(end->pipe, SHMP_SIDE_WRITERS);
     shmp_ring_look(ring, op->left);
-    turn->told = turn->held && shmp_companion_foretell_read(h, end->fd,
-                                                            shmp_ring_would_free(ring, op->left));
     while (op->left > 0) {
         struct shmp_taken taken;
-        r = shmp_ring_take(ring, &op->cursor, op->left, &taken);
+        r = shmp_ring_copy(ring, &op->cursor, op->left, &taken);
         if (r < 0 || taken.bytes == 0)
             break;
+        if (taken.tail != taken.old_tail)
+            shmp_turn_foretell(end, SHMP_SIDE_READERS, turn);
+        shmp_ring_consume(ring, &taken);
         op->left -= taken.bytes;
         if (!*wake && owes_writer(h, ring, &taken))
             *wake = true;
         /* All that was there when the first of it was taken.  What comes into the room that this
          * read makes is for the next (RD-2). */
-        if (taken.packet_end || taken.new_tail == load_relaxed(&h->r.head_seen))
+        if (taken.packet_end || taken.tail == load_relaxed(&h->r.head_seen))
             break;
         if (*wake && op->left > 0) {
             shmp_queue_wake_one(&h->wait.writable, &h->stats.write_wakes);
             *wake = false;
         }
         if (op->left > LONG_BYTES)
-            give_up_companion(end, turn);
+            shmp_turn_pause(end, turn);
     }
     op->done += before - op->left;
     count_locked(&h->r.bytes, before - op->left);
@@ -305,7 +215,7 @@ static ssize_t nothing_there(struct shmp_end *end, struct shmp_turn *turn)
 {
     struct shmp_header *h = end->pipe->seg.header;
     if (end->deaf) /* to ask for writers may need the companion's lock (FO-16) */
-        give_up_companion(end, turn);
+        shmp_turn_pause(end, turn);
     if (!shmp_side_is_present(end, SHMP_SIDE_WRITERS))
         /* The last writer may have published after our look and before it closed. */
         return shmp_ring_looks_empty(h) ? 0 : 1;

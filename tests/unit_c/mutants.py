@@ -51,7 +51,7 @@ MUTANTS = [
         "a new slot's head is published before its word",
         "ring.c",
         "    copy_in(page_of(ring, head), from, bytes);\n    uint32_t flags",
-        "    store_seq_cst(&h->head, head + slots);\n"
+        "    store_seq_cst(&h->head, put->head);\n"
         "    copy_in(page_of(ring, head), from, bytes);\n    uint32_t flags",
         "seal_against_merge",
     ),
@@ -129,8 +129,8 @@ MUTANTS = [
     Mutant(
         "a free record lock alone proves death",
         "live.c",
-        "    bool dead = word == NULL || shmp_life_is_marked(load_acquire(word));",
-        "    bool dead = true;",
+        "    dead = dead && !shmp_record_is_open(load_relaxed(&h->pid), &peer->id);",
+        "    dead = true;",
         "test_live",
     ),
     Mutant(
@@ -178,15 +178,15 @@ MUTANTS = [
     Mutant(
         "a count that is too high is never put right",
         "wait.c",
-        "    cas_seq_cst64(&queue->word, &next, with(0, SHMP_QUEUE_EPOCH(next) + 1));",
-        "    (void)next;",
+        "    cas_seq_cst64(&queue->word, &word, with(0, SHMP_QUEUE_EPOCH(word)));",
+        "    (void)word;",
         "test_wait",
     ),
     Mutant(
         "the count is put right whoever came meanwhile",
         "wait.c",
-        "    cas_seq_cst64(&queue->word, &next, with(0, SHMP_QUEUE_EPOCH(next) + 1));",
-        "    store_seq_cst(&queue->word, with(0, SHMP_QUEUE_EPOCH(next) + 1));",
+        "    cas_seq_cst64(&queue->word, &word, with(0, SHMP_QUEUE_EPOCH(word)));",
+        "    store_seq_cst(&queue->word, with(0, SHMP_QUEUE_EPOCH(word)));",
         "test_wait",
     ),
     Mutant(
@@ -202,6 +202,34 @@ MUTANTS = [
         "    if (op->slept)\n        shmp_hand_on(end, side);",
         "    if (false)\n        shmp_hand_on(end, side);",
         "growth_frees_writers",
+    ),
+    Mutant(
+        "the later steps of a long write are not foretold",
+        "turn.c",
+        "    if (!turn->held) {\n",
+        "    if (!turn->held)\n        return;\n    if (!turn->held) {\n",
+        "test_turn",
+    ),
+    Mutant(
+        "a first look does not wait for writes that began before it",
+        "turn.c",
+        "    int r = pass_through(end, SHMP_SIDE_WRITERS);\n    if (r == 0)\n        r = pass",
+        "    int r = 0;\n    if (r == 0)\n        r = pass",
+        "test_turn",
+    ),
+    Mutant(
+        "a first look does not wait for reads that began before it",
+        "turn.c",
+        "    if (r == 0)\n        r = pass_through(end, SHMP_SIDE_READERS);\n",
+        "",
+        "test_turn",
+    ),
+    Mutant(
+        "the waiting byte goes before the look is over",
+        "companion.c",
+        "    bool empty = shmp_empty(head, tail) && (steps & SHMP_POLL_READERS) != 0;",
+        "    bool empty = shmp_empty(head, tail) && (usage & SHMP_POLL_READERS) != 0;",
+        "test_turn",
     ),
     Mutant(
         "a resize wakes nobody",

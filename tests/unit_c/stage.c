@@ -59,11 +59,12 @@ long stage_write(struct stage *s, const unsigned char *bytes, size_t n, bool pac
         left -= odd;
     while (left > 0) {
         struct shmp_put put;
-        int r = shmp_ring_put(&s->writer, &from, left, packet, &put);
+        int r = shmp_ring_fill(&s->writer, &from, left, packet, &put);
         if (r < 0)
             return r;
         if (put.bytes == 0)
             break;
+        shmp_ring_commit(&s->writer, &put);
         left -= put.bytes;
     }
     return (long)(n - left);
@@ -76,11 +77,14 @@ long stage_read(struct stage *s, unsigned char *bytes, size_t n)
     size_t left = n;
     while (left > 0) {
         struct shmp_taken taken;
-        int r = shmp_ring_take(&s->reader, &to, left, &taken);
+        int r = shmp_ring_copy(&s->reader, &to, left, &taken);
         if (r < 0)
             return r;
+        if (taken.bytes == 0)
+            break;
+        shmp_ring_consume(&s->reader, &taken);
         left -= taken.bytes;
-        if (taken.bytes == 0 || taken.packet_end)
+        if (taken.packet_end)
             break;
     }
     return (long)(n - left);

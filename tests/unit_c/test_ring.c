@@ -468,7 +468,7 @@ TEST(more_slots_in_use_than_there_are_is_damage)
     store_relaxed(&s.header->head, 105);
     CHECK_EQ(shmp_ring_available(&s.reader, 10), -SHMP_ECORRUPT);
     CHECK_EQ(shmp_ring_pending(&s.reader), -SHMP_ECORRUPT);
-    CHECK_EQ(shmp_ring_take(&s.reader, &to, 10, &taken), -SHMP_ECORRUPT);
+    CHECK_EQ(shmp_ring_copy(&s.reader, &to, 10, &taken), -SHMP_ECORRUPT);
     CHECK_EQ(taken.bytes, 0);
     CHECK_EQ(stage_write(&s, out_bytes, 4096, false), -SHMP_ECORRUPT);
     store_relaxed(&s.header->head, 99); /* behind tail */
@@ -612,13 +612,17 @@ TEST(vectors_are_one_sequence)
     struct shmp_taken taken;
     fresh_bytes(out_bytes, 5000);
     stage_make(&s, 4, UINT32_MAX);
-    CHECK_EQ(shmp_ring_put(&s.writer, &from, 5004, false, &put), 0);
+    CHECK_EQ(shmp_ring_fill(&s.writer, &from, 5004, false, &put), 0);
+    CHECK(shmp_ring_looks_empty(s.header));
+    shmp_ring_commit(&s.writer, &put);
     CHECK_EQ(put.bytes, 5004);
     CHECK_EQ(put.old_head, UINT32_MAX);
-    CHECK_EQ(shmp_ring_take(&s.reader, &to, 5020, &taken), 0);
+    CHECK_EQ(shmp_ring_copy(&s.reader, &to, 5020, &taken), 0);
+    CHECK_EQ(shmp_ring_pending(&s.reader), 5004);
+    shmp_ring_consume(&s.reader, &taken);
     CHECK_EQ(taken.bytes, 5004);
     CHECK_EQ(taken.old_tail, UINT32_MAX);
-    CHECK_EQ(taken.new_tail, UINT32_MAX + 2u);
+    CHECK_EQ(taken.tail, UINT32_MAX + 2u);
     CHECK(memcmp(in_bytes, "ab", 2) == 0 && memcmp(in_bytes + 2, out_bytes, 5000) == 0 &&
           memcmp(in_bytes + 5002, "yz", 2) == 0);
     stage_free(&s);

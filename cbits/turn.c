@@ -1,0 +1,150 @@
+/* turn.c - a side's lock with repair, turns, and the first look at an end.
+ *
+ * A turn is a stay in a side's ring lock, and in the companion's lock if somebody looks: what is
+ * foretold under that lock has happened when it is free again (companion.h).  Lock order: write
+ * lock, read lock, companion lock.
+ */
+#include <errno.h>
+
+#include "companion.h"
+#include "lock.h"
+#include "pipe.h"
+#include "wait.h"
+
+int shmp_side_lock(struct shmp_end *end, int side, bool may_sleep)
+{
+    struct shmp_pipe *pipe = end->pipe;
+    struct shmp_header *h = pipe->seg.header;
+    struct shmp_ring *ring = shmp_side_ring(pipe, side);
+    _Atomic uint32_t *word = side == SHMP_SIDE_READERS ? &h->r.lock : &h->w.lock;
+    int r = shmp_end_claim(end);
+    if (r < 0)
+        return r;
+    enum shmp_locked locked =
+        shmp_lock(&pipe->live, word, may_sleep ? SHMP_LOCK_SIGNALS : SHMP_LOCK_TRY);
+    if (locked == SHMP_LOCK_BUSY)
+        return SHMP_WOULD_SLEEP;
+    if (locked == SHMP_LOCK_SIGNAL)
+        return -EINTR;
+    if (locked == SHMP_LOCKED_FROM_DEAD)
+        shmp_ring_forget(h, side == SHMP_SIDE_READERS);
+    if (ring->gen != load_acquire(&h->wait.geometry_gen))
+        r = shmp_ring_refresh(&pipe->seg, ring);
+    if (r == 0 && locked == SHMP_LOCKED_FROM_DEAD) {
+        if (side == SHMP_SIDE_READERS)
+            shmp_ring_unseal(ring);
+        /* It may have died between its publish and its wakes, or before it told the
+         * companion.  Dies here: the lock is a dead one's again, and the next repairs. */
+        shmp_broadcast(h);
+        if (shmp_companion_is_watched(h))
+            shmp_companion_sync(&pipe->live, end->fd, end->mode, SHMP_SYNC_WRITE);
+    }
+    if (r < 0 && locked == SHMP_LOCKED_FROM_DEAD)
+        shmp_lock_abandon(word); /* not repaired: it stays a dead one's */
+    else if (r < 0)
+        shmp_unlock(word);
+    return r;
+}
+
+void shmp_side_unlock(struct shmp_end *end, int side)
+{
+    struct shmp_header *h = end->pipe->seg.header;
+    shmp_unlock(side == SHMP_SIDE_READERS ? &h->r.lock : &h->w.lock);
+}
+
+/* ---- Turns ---------------------------------------------------------------------- */
+
+int shmp_turn_begin(struct shmp_end *end, int side, bool may_sleep, struct shmp_turn *turn)
+{
+    struct shmp_pipe *pipe = end->pipe;
+    *turn = (struct shmp_turn){0};
+    for (;;) {
+        int r = shmp_side_lock(end, side, may_sleep);
+        if (r < 0 || !shmp_companion_is_watched(pipe->seg.header))
+            return r;
+        turn->held = shmp_companion_lock(&pipe->live, false);
+        if (turn->held)
+            return 0;
+        /* Its owner may be stopped: who only wants to begin lets others into the ring. */
+        shmp_side_unlock(end, side);
+        if (!may_sleep)
+            return SHMP_WOULD_SLEEP;
+        if (!shmp_companion_lock(&pipe->live, true))
+            return -EINTR;
+        shmp_companion_unlock(&pipe->live);
+    }
+}
+
+void shmp_turn_pause(struct shmp_end *end, struct shmp_turn *turn)
+{
+    if (turn->held)
+        shmp_companion_unlock(&end->pipe->live);
+    turn->held = false;
+}
+
+void shmp_turn_foretell(struct shmp_end *end, int side, struct shmp_turn *turn)
+{
+    struct shmp_header *h = end->pipe->seg.header;
+    if (!turn->held) {
+        if (!shmp_companion_is_watched(h))
+            return;
+        /* In the middle of an operation there is no way back, so this waits inside the ring
+         * lock; whoever wants that lock would wait for the companion's, too. */
+        shmp_companion_lock_now(&end->pipe->live);
+        turn->held = true;
+    }
+    bool told = side == SHMP_SIDE_WRITERS ? shmp_companion_foretell_write(h, end->fd)
+                                          : shmp_companion_foretell_read(h, end->fd);
+    turn->told = turn->told || told;
+}
+
+void shmp_turn_end(struct shmp_end *end, int side, struct shmp_turn *turn, bool wake, bool tell)
+{
+    struct shmp_live *live = &end->pipe->live;
+    struct shmp_header *h = end->pipe->seg.header;
+    bool writing = side == SHMP_SIDE_WRITERS;
+    enum shmp_sync op = writing ? (turn->told ? SHMP_SYNC_WRITTEN : SHMP_SYNC_WRITE)
+                                : (turn->told ? SHMP_SYNC_LEVEL : SHMP_SYNC_READ);
+    bool later = tell && !turn->held;
+    if (tell && turn->held)
+        shmp_companion_sync_locked(live, end->fd, end->mode, op);
+    shmp_turn_pause(end, turn);
+    shmp_side_unlock(end, side);
+    if (wake && writing)
+        shmp_queue_wake_one(&h->wait.readable, &h->stats.read_wakes);
+    else if (wake)
+        shmp_queue_wake_one(&h->wait.writable, &h->stats.write_wakes);
+    if (later && shmp_companion_is_watched(h))
+        shmp_companion_sync(live, end->fd, end->mode, op);
+}
+
+/* ---- The first look --------------------------------------------------------------- */
+
+static int pass_through(struct shmp_end *end, int side)
+{
+    int r = shmp_side_lock(end, side, true);
+    if (r == 0)
+        shmp_side_unlock(end, side);
+    return r;
+}
+
+int shmp_look(struct shmp_end *end, bool async)
+{
+    struct shmp_header *h = end->pipe->seg.header;
+    uint32_t sides = (shmp_can_read(end) ? SHMP_POLL_READERS : 0) |
+                     (shmp_can_write(end) ? SHMP_POLL_WRITERS : 0) |
+                     (shmp_can_write(end) && async ? SHMP_ASYNC_WRITERS : 0);
+    if (shmp_companion_is_in_step(h, sides))
+        return 0;
+    shmp_companion_announce(h, sides);
+    /* A turn that began before it could see us foretells nothing.  Once each lock has been ours
+     * such turns are over, or their owners dead and the ring repaired; and whatever they left,
+     * the level is computed after it.  Dies here: the sides are not in step, and the next to
+     * look does all of it again. */
+    int r = pass_through(end, SHMP_SIDE_WRITERS);
+    if (r == 0)
+        r = pass_through(end, SHMP_SIDE_READERS);
+    if (r == 0)
+        shmp_companion_look(&end->pipe->live, end->fd, end->mode, sides);
+    return r;
+}

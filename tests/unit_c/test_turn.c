@@ -1,0 +1,270 @@
+/* test_turn.c - what happens in the middle of a turn, while its owner copies.
+ *
+ * The caller's buffer has a page that cannot be touched.  A copy that comes there stops in a
+ * SIGSEGV handler, in the middle of the turn, with its locks held; the handler does what the test
+ * wants to happen at this instant, gives the page its permissions, and the copy goes on.
+ */
+#include <poll.h>
+#include <signal.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+
+#include "companion.h"
+#include "lock.h"
+#include "pipe.h"
+#include "sys.h"
+#include "unit.h"
+
+#define STEP ((size_t)SHMP_STEP_SLOTS * SHMP_SLOT_SIZE)
+#define LONG (9 * STEP) /* its first steps are long ones */
+
+static shmp_end *ends[2];
+static unsigned char *buffer; /* the caller's, LONG bytes */
+static unsigned char *trap[2];
+static void (*in_the_middle[2])(void);
+static unsigned char got[LONG];
+
+static struct shmp_header *header(void)
+{
+    return ends[0]->pipe->seg.header;
+}
+
+static void touched(int signal, siginfo_t *info, void *context)
+{
+    unsigned char *at = info->si_addr;
+    (void)signal;
+    (void)context;
+    for (int i = 0; i < 2; i++)
+        if (trap[i] && at >= trap[i] && at < trap[i] + SHMP_PAGE) {
+            if (mprotect(trap[i], SHMP_PAGE, PROT_READ | PROT_WRITE) < 0)
+                _exit(99);
+            trap[i] = NULL;
+            in_the_middle[i]();
+            return;
+        }
+    _exit(98);
+}
+
+static void set_trap(int i, size_t offset, void (*then)(void))
+{
+    in_the_middle[i] = then;
+    trap[i] = buffer + offset;
+    CHECK_EQ(mprotect(trap[i], SHMP_PAGE, PROT_NONE), 0);
+}
+
+static void make(uint64_t capacity)
+{
+    struct shmp_options options = {.capacity = capacity, .first_index = UINT32_MAX - 2};
+    struct sigaction action = {.sa_sigaction = touched, .sa_flags = SA_SIGINFO | SA_NODEFER};
+    CHECK_EQ(shmp_pipe2_with(ends, O_CLOEXEC | O_NONBLOCK, &options), 0);
+    buffer = mmap(NULL, LONG, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    CHECK(buffer != MAP_FAILED);
+    CHECK_EQ(sigaction(SIGSEGV, &action, NULL), 0);
+}
+
+static void finish(void)
+{
+    munmap(buffer, LONG);
+    CHECK_EQ(shmp_close(ends[0]), 0);
+    CHECK_EQ(shmp_close(ends[1]), 0);
+}
+
+static short polled(int i, short events)
+{
+    struct pollfd p = {.fd = ends[i]->fd, .events = events};
+    CHECK(poll(&p, 1, 0) >= 0);
+    return p.revents;
+}
+
+static void die(void)
+{
+    raise(SIGKILL);
+}
+
+/* ---- A long operation, with somebody who looks ------------------------------------------------ */
+
+/* Whoever looks follows what he is told, and takes it all, the companion's bytes included. */
+static void read_all_of_it(void)
+{
+    CHECK_EQ(polled(0, POLLIN), POLLIN);
+    CHECK(shmp_read(ends[0], got, LONG) > 0);
+    CHECK_EQ(polled(0, POLLIN), 0);
+}
+
+TEST(what_a_long_write_adds_after_a_read_is_told)
+{
+    make(16 * STEP);
+    CHECK(shmp_fileno(ends[0]) >= 0);
+    set_trap(0, STEP, read_all_of_it);
+    CHECK_EQ(shmp_write(ends[1], buffer, LONG), LONG);
+    CHECK(trap[0] == NULL);
+    CHECK_EQ(polled(0, POLLIN), POLLIN);
+    CHECK_EQ(shmp_read(ends[0], got, LONG), LONG - STEP);
+    CHECK_EQ(polled(0, POLLIN), 0);
+    finish();
+}
+
+TEST(a_later_step_of_a_long_write_is_foretold)
+{
+    make(16 * STEP);
+    CHECK(shmp_fileno(ends[0]) >= 0);
+    pid_t child = unit_fork();
+    if (child == 0) {
+        set_trap(0, STEP, read_all_of_it);
+        set_trap(1, 2 * STEP, die); /* the second step is published, and nothing synced */
+        shmp_write(ends[1], buffer, LONG);
+        unit_done();
+    }
+    CHECK_EQ(unit_wait(child), SIGKILL);
+    CHECK(!shmp_ring_looks_empty(header()));
+    CHECK_EQ(polled(0, POLLIN), POLLIN);
+    CHECK_EQ(shmp_read(ends[0], got, LONG), STEP);
+    finish();
+}
+
+static void fill_it(void)
+{
+    CHECK_EQ(polled(1, POLLOUT), POLLOUT);
+    CHECK(shmp_write(ends[1], got, LONG) > 0);
+    CHECK_EQ(polled(1, POLLOUT), 0);
+}
+
+TEST(a_later_step_of_a_long_read_is_foretold)
+{
+    make(8 * STEP);
+    CHECK(shmp_fileno(ends[1]) >= 0);
+    CHECK_EQ(shmp_write(ends[1], buffer, LONG), 8 * STEP);
+    CHECK_EQ(polled(1, POLLOUT), 0);
+    pid_t child = unit_fork();
+    if (child == 0) {
+        set_trap(0, STEP, fill_it);
+        set_trap(1, 2 * STEP, die);
+        shmp_read(ends[0], buffer, LONG);
+        unit_done();
+    }
+    CHECK_EQ(unit_wait(child), SIGKILL);
+    CHECK(!shmp_ring_looks_full(header(), shmp_max_usage(header())));
+    CHECK_EQ(polled(1, POLLOUT), POLLOUT);
+    finish();
+}
+
+/* ---- A turn that began before the first look --------------------------------------------------- */
+
+static _Atomic uint32_t *lock_of_the_turn;
+static uint32_t side_that_looks;
+
+/* The looker is through, or waits for us. */
+static void let_somebody_look(void)
+{
+    struct shmp_header *h = header();
+    UNTIL((load_seq_cst(&h->companion.in_step) & side_that_looks) != 0 ||
+          (load_seq_cst(lock_of_the_turn) & SHMP_LOCK_WAITERS) != 0);
+}
+
+static int inside; /* a gate */
+
+static void say_and_let_somebody_look(void)
+{
+    unit_pass(inside);
+    let_somebody_look();
+}
+
+/* The next thing the turn wants of the kernel after its change, whatever it is. */
+static struct shmp_sys_table kernel;
+static uint64_t tail_before;
+static uint32_t head_before;
+
+static void die_if_changed(void)
+{
+    struct shmp_header *h = header();
+    if (load_seq_cst(&h->head) != head_before || load_seq_cst(&h->tail) != tail_before)
+        die();
+}
+
+static long dying_write(int fd, const void *bytes, size_t count)
+{
+    die_if_changed();
+    return kernel.write_quiet(fd, bytes, count);
+}
+
+static long dying_read(int fd, void *bytes, size_t count)
+{
+    die_if_changed();
+    return kernel.read(fd, bytes, count);
+}
+
+static long dying_wake(const void *address, int count)
+{
+    die_if_changed();
+    return kernel.futex_wake(address, count);
+}
+
+static void die_after_the_change(void)
+{
+    kernel = shmp_sys;
+    head_before = load_seq_cst(&header()->head);
+    tail_before = load_seq_cst(&header()->tail);
+    shmp_sys.write_quiet = dying_write;
+    shmp_sys.read = dying_read;
+    shmp_sys.futex_wake = dying_wake;
+}
+
+TEST(a_first_look_sees_a_write_that_began_before_it)
+{
+    make(16 * STEP);
+    inside = unit_gate();
+    lock_of_the_turn = &header()->w.lock;
+    side_that_looks = SHMP_POLL_READERS;
+    pid_t child = unit_fork();
+    if (child == 0) {
+        die_after_the_change();
+        set_trap(0, 0, say_and_let_somebody_look);
+        shmp_write(ends[1], buffer, 100);
+        unit_done();
+    }
+    unit_await(inside);
+    CHECK(shmp_fileno(ends[0]) >= 0);
+    CHECK_EQ(unit_wait(child), SIGKILL);
+    CHECK(!shmp_ring_looks_empty(header()));
+    CHECK_EQ(polled(0, POLLIN), POLLIN);
+    close(inside);
+    finish();
+}
+
+TEST(a_first_look_sees_a_read_that_began_before_it)
+{
+    make(STEP);
+    inside = unit_gate();
+    lock_of_the_turn = &header()->r.lock;
+    side_that_looks = SHMP_POLL_WRITERS;
+    CHECK_EQ(shmp_write(ends[1], buffer, STEP), STEP);
+    pid_t child = unit_fork();
+    if (child == 0) {
+        die_after_the_change();
+        set_trap(0, 0, say_and_let_somebody_look);
+        shmp_read(ends[0], buffer, STEP);
+        unit_done();
+    }
+    unit_await(inside);
+    CHECK(shmp_fileno(ends[1]) >= 0);
+    CHECK_EQ(unit_wait(child), SIGKILL);
+    CHECK(shmp_ring_looks_empty(header()));
+    CHECK_EQ(polled(1, POLLOUT), POLLOUT);
+    finish();
+    close(inside);
+}
+
+/* A reader that sees the flag of a look that is not over must leave the waiting byte: a write that
+ * began before the flag may still publish and die, and only a writer can put a byte in. */
+TEST(the_waiting_byte_stays_until_the_look_is_over)
+{
+    int queued = -1;
+    make(16 * STEP);
+    shmp_companion_announce(header(), SHMP_POLL_READERS);
+    CHECK_ERRNO(shmp_read(ends[0], got, 1), EAGAIN);
+    CHECK_EQ(shmp_sys.ioctl(ends[0]->fd, FIONREAD, &queued), 0);
+    CHECK_EQ(queued, 1);
+    CHECK(shmp_fileno(ends[0]) >= 0);
+    CHECK_EQ(polled(0, POLLIN), 0);
+    finish();
+}
