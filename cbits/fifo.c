@@ -153,6 +153,27 @@ static int check_flags(int flags)
     return 0;
 }
 
+static bool is_made_with(const struct shmp_header *h, const struct stat *st)
+{
+    return S_ISFIFO(st->st_mode) && (uint64_t)st->st_ino == h->fifo_ino &&
+           (uint64_t)st->st_dev == h->fifo_dev;
+}
+
+int shmp_fifo_is_beside(const struct shmp_header *h)
+{
+    char name[SHMP_NAME_MAX + 1] = "";
+    struct stat st;
+    memcpy(name, h->name, SHMP_NAME_MAX);
+    if (strchr(name, '/'))
+        return -SHMP_ECORRUPT;
+    long fd = shmp_sys.open(fifo_path(h->instance, name).text, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0)
+        return (int)fd;
+    long r = shmp_sys.fstat((int)fd, &st);
+    shmp_sys.close((int)fd);
+    return r < 0 ? (int)r : is_made_with(h, &st) ? 0 : -SHMP_ECORRUPT;
+}
+
 static int open_companion(const struct shmp_header *h, int flags)
 {
     struct fifo_path path = fifo_path(h->instance, h->name);
@@ -162,8 +183,7 @@ static int open_companion(const struct shmp_header *h, int flags)
         return (int)fd;
     struct stat st;
     long r = shmp_sys.fstat((int)fd, &st);
-    if (r == 0 && (!S_ISFIFO(st.st_mode) || (uint64_t)st.st_ino != h->fifo_ino ||
-                   (uint64_t)st.st_dev != h->fifo_dev)) {
+    if (r == 0 && !is_made_with(h, &st)) {
         shmp_set_reason("the FIFO beside it is not the one it was made with");
         r = -SHMP_ECORRUPT;
     }

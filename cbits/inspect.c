@@ -1,33 +1,26 @@
 /* inspect.c - one look at a live segment: read-only, lock-free, never blocks.
  *
- * It maps the segment without write permission, takes no lock and registers nowhere, so it
- * works while the owner of a lock is stopped or dead and cannot disturb anybody (D12: and it
- * believes nothing it reads).  The ring is copied between two equal readings of tail and
- * head; when it moves too fast for that the snapshot says so (torn).
+ * It maps nothing, takes no lock and registers nowhere, so it works while the owner of a lock is
+ * stopped or dead, cannot disturb anybody, and survives a segment that is cut short meanwhile
+ * (D12: and it believes nothing it reads).  The ring is copied between two equal readings of
+ * tail and head; when it moves too fast for that the snapshot says so (torn).
  */
 #include <errno.h>
-#include <fcntl.h>
 #include <string.h>
-#include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "atomic.h"
+#include "peek.h"
 #include "ring.h"
 #include "seg.h"
 #include "sys.h"
 
 #define TRIES 32
 
-static bool lock_is_held(int fd, uint32_t index)
+static void look_at_identity(const struct shmp_peek *peek, struct shmp_snapshot *s)
 {
-    struct flock lock = {
-        .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = SHMP_HOLDER_LOCK + index, .l_len = 1};
-    return shmp_sys.lock(fd, F_GETLK, &lock) < 0 || lock.l_type != F_UNLCK;
-}
-
-static void look_at_identity(const struct shmp_header *h, const struct stat *st,
-                             struct shmp_snapshot *s)
-{
+    const struct shmp_header *h = &peek->header;
     s->abi_version = h->version;
     s->named = h->kind == SHMP_KIND_NAMED;
     s->instance = h->instance;
@@ -35,74 +28,89 @@ static void look_at_identity(const struct shmp_header *h, const struct stat *st,
     s->created_ns = h->created_ns;
     s->creator_pid = h->creator_pid;
     s->creator_uid = h->creator_uid;
-    s->segment_bytes = (uint64_t)st->st_size;
+    s->segment_bytes = peek->file_bytes;
+    s->ring_size = peek->shape.ring_size;
+    s->max_usage = peek->shape.max_usage;
+    s->capacity = (uint64_t)peek->shape.max_usage * SHMP_SLOT_SIZE;
 }
 
-static void look_at_holders(int fd, const struct shmp_header *h, const unsigned char *base,
-                            struct shmp_snapshot *s)
+static void look_at_holder(int fd, uint32_t index, const struct shmp_holder *h,
+                           struct shmp_snapshot *s)
 {
-    const struct shmp_holder *table = (const void *)(base + SHMP_HOLDERS_OFFSET);
-    uint32_t limit = load_acquire(&h->wait.holder_limit);
-    for (uint32_t i = 0; i < limit && i < SHMP_HOLDERS; i++) {
-        if (load_acquire(&table[i].live) == 0)
-            continue;
-        uint64_t state = load_acquire(&table[i].state);
-        struct shmp_holder_info info = {
-            .index = i,
-            .pid = load_relaxed(&table[i].pid),
-            .readers = SHMP_STATE_READERS(state),
-            .writers = SHMP_STATE_WRITERS(state),
-            .generation = SHMP_STATE_GEN(state),
-        };
-        /* A process never sees its own record locks. */
-        info.alive = info.pid == (uint32_t)getpid() || lock_is_held(fd, i);
-        if (info.alive) {
-            s->holders++;
-            s->readers += info.readers;
-            s->writers += info.writers;
-        }
-        if (s->holder_count < SHMP_SNAPSHOT_HOLDERS)
-            s->holder[s->holder_count++] = info;
+    uint64_t state = load_relaxed(&h->state);
+    struct shmp_holder_info info = {
+        .index = index,
+        .pid = load_relaxed(&h->pid),
+        .readers = SHMP_STATE_READERS(state),
+        .writers = SHMP_STATE_WRITERS(state),
+        .generation = SHMP_STATE_GEN(state),
+    };
+    if (load_relaxed(&h->live) == 0)
+        return;
+    info.alive = info.pid == (uint32_t)getpid() || shmp_peek_is_locked(fd, index);
+    if (info.alive) {
+        s->holders++;
+        s->readers += info.readers;
+        s->writers += info.writers;
     }
+    if (s->holder_count < SHMP_SNAPSHOT_HOLDERS)
+        s->holder[s->holder_count++] = info;
 }
 
-static void look_at_slots(const struct shmp_header *h, const unsigned char *area,
-                          const struct shmp_shape *shape, struct shmp_snapshot *s)
+static int look_at_holders(const struct shmp_peek *peek, struct shmp_snapshot *s)
 {
-    const _Atomic uint32_t *words = (const void *)area;
-    s->torn = 1;
-    for (int tries = 0; tries < TRIES && s->torn; tries++) {
-        uint64_t tail = load_acquire(&h->tail);
-        uint32_t head = load_acquire(&h->head);
-        s->head = head;
-        s->tail = SHMP_TAIL_INDEX(tail);
-        s->tail_offset = SHMP_TAIL_OFFSET(tail);
-        s->occupancy = shmp_occupancy(s->head, s->tail);
-        s->pending = 0;
-        s->slot_count = 0;
-        if (s->occupancy > shape->ring_size)
-            continue; /* head and tail of different moments, or damage: torn either way */
-        for (uint32_t i = 0; i < s->occupancy; i++) {
-            uint32_t word = load_acquire(&words[(s->tail + i) & (shape->ring_size - 1)]);
-            uint32_t from = shmp_word_start(word) + (i == 0 ? s->tail_offset : 0);
-            uint32_t end = shmp_word_end(word);
-            s->pending += end > from ? end - from : 0;
-            if (s->slot_count < SHMP_SNAPSHOT_SLOTS)
-                s->slots[s->slot_count++] =
-                    (struct shmp_slot_info){.start = from,
-                                            .end = end,
-                                            .flags = word >> SHMP_WORD_FLAGS_SHIFT};
-        }
-        /* A resize gives the old area back: what was read from it then is nothing. */
-        s->torn = load_acquire(&h->tail) != tail || load_acquire(&h->head) != head ||
-                  load_acquire(&h->wait.geometry_gen) != shape->gen;
+    struct shmp_holder some[SHMP_PEEK_HOLDERS];
+    uint32_t limit = load_relaxed(&peek->header.wait.holder_limit);
+    limit = limit < SHMP_HOLDERS ? limit : SHMP_HOLDERS;
+    for (uint32_t first = 0; first < limit; first += SHMP_PEEK_HOLDERS) {
+        uint32_t count = limit - first < SHMP_PEEK_HOLDERS ? limit - first : SHMP_PEEK_HOLDERS;
+        int r = shmp_peek_holders(peek->fd, first, count, some);
+        if (r < 0)
+            return r;
+        for (uint32_t i = 0; i < count; i++)
+            look_at_holder(peek->fd, first + i, &some[i], s);
     }
+    return 0;
+}
+
+static void look_at_slot(uint32_t word, uint32_t offset, struct shmp_snapshot *s)
+{
+    uint32_t from = shmp_word_start(word) + offset;
+    uint32_t end = shmp_word_end(word);
+    s->pending += end > from ? end - from : 0;
+    if (s->slot_count < SHMP_SNAPSHOT_SLOTS)
+        s->slots[s->slot_count++] = (struct shmp_slot_info){
+            .start = from, .end = end, .flags = word >> SHMP_WORD_FLAGS_SHIFT};
+}
+
+static int look_at_slots(const struct shmp_peek *peek, struct shmp_snapshot *s)
+{
+    _Atomic uint32_t words[SHMP_PEEK_WORDS];
+    uint64_t tail = load_relaxed(&peek->header.tail);
+    s->head = load_relaxed(&peek->header.head);
+    s->tail = SHMP_TAIL_INDEX(tail);
+    s->tail_offset = SHMP_TAIL_OFFSET(tail);
+    s->occupancy = shmp_occupancy(s->head, s->tail);
+    s->pending = 0;
+    s->slot_count = 0;
+    if (s->occupancy > peek->shape.ring_size)
+        return 0;
+    for (uint32_t first = 0; first < s->occupancy; first += SHMP_PEEK_WORDS) {
+        uint32_t count =
+            s->occupancy - first < SHMP_PEEK_WORDS ? s->occupancy - first : SHMP_PEEK_WORDS;
+        int r = shmp_peek_words(peek, s->tail + first, count, words);
+        if (r < 0)
+            return r;
+        for (uint32_t i = 0; i < count; i++)
+            look_at_slot(load_relaxed(&words[i]), first + i == 0 ? s->tail_offset : 0, s);
+    }
+    return 0;
 }
 
 static void look_at_queues(const struct shmp_header *h, struct shmp_snapshot *s)
 {
-    uint64_t readable = load_acquire(&h->wait.readable.word);
-    uint64_t writable = load_acquire(&h->wait.writable.word);
+    uint64_t readable = load_relaxed(&h->wait.readable.word);
+    uint64_t writable = load_relaxed(&h->wait.writable.word);
     s->read_waiters = SHMP_QUEUE_WAITERS(readable);
     s->write_waiters = SHMP_QUEUE_WAITERS(writable);
     s->read_epoch = SHMP_QUEUE_EPOCH(readable);
@@ -133,36 +141,31 @@ static void look_at_counters(const struct shmp_header *h, struct shmp_snapshot *
 
 static int look(int fd, struct shmp_snapshot *s)
 {
-    struct shmp_header judged;
-    struct shmp_shape shape;
-    struct stat st;
-    void *base;
-    void *area;
-    long r = shmp_seg_judge(fd, &judged);
-    if (r == 0)
-        r = shmp_sys.fstat(fd, &st);
-    if (r == 0)
-        r = shmp_sys.mmap(&base, NULL, SHMP_FIXED_BYTES, PROT_READ, MAP_SHARED, fd, 0);
-    if (r < 0)
-        return (int)r;
-    struct shmp_header *h = base;
-    r = shmp_shape_read(h, (uint64_t)st.st_size, &shape);
-    if (r == 0)
-        r = shmp_sys.mmap(&area, NULL, shmp_words_bytes(shape.ring_size), PROT_READ, MAP_SHARED,
-                          fd, (off_t)shape.area_offset);
-    if (r == 0) {
-        look_at_identity(&judged, &st, s);
-        s->ring_size = shape.ring_size;
-        s->max_usage = shape.max_usage;
-        s->capacity = (uint64_t)shape.max_usage * SHMP_SLOT_SIZE;
-        look_at_slots(h, area, &shape, s);
-        look_at_holders(fd, h, base, s);
-        look_at_queues(h, s);
-        look_at_counters(h, s);
-        shmp_sys.munmap(area, shmp_words_bytes(shape.ring_size));
+    struct shmp_peek peek = {.fd = fd};
+    struct shmp_header after;
+    int r = 0;
+    s->torn = 1;
+    for (int tries = 0; tries < TRIES && s->torn; tries++) {
+        r = shmp_seg_read(fd, &peek.header, &peek.shape, &peek.file_bytes);
+        if (r == 0)
+            r = look_at_slots(&peek, s);
+        if (r == 0)
+            r = shmp_peek_bytes(fd, &after, sizeof after, 0);
+        if (r < 0)
+            return r;
+        /* A resize gives the old area back: what was read from it then is nothing. */
+        s->torn = !shmp_peek_stood_still(&peek, &after);
     }
-    shmp_sys.munmap(base, SHMP_FIXED_BYTES);
-    return (int)r;
+    if (s->occupancy > peek.shape.ring_size && !s->torn) {
+        shmp_set_reason("the segment is damaged: more slots in use than there are");
+        return -SHMP_ECORRUPT;
+    }
+    if (s->occupancy > peek.shape.ring_size) /* head and tail of different moments */
+        s->occupancy = peek.shape.ring_size;
+    look_at_identity(&peek, s);
+    look_at_queues(&peek.header, s);
+    look_at_counters(&peek.header, s);
+    return look_at_holders(&peek, s);
 }
 
 int shmp_inspect_fd(int segment_fd, struct shmp_snapshot *snapshot)

@@ -198,23 +198,8 @@ static int corrupt(const char *what)
     return -SHMP_ECORRUPT;
 }
 
-int shmp_seg_judge(int fd, struct shmp_header *copy)
+static int judge_identity(struct shmp_header *copy)
 {
-    struct stat st;
-    long r = shmp_sys.fstat(fd, &st);
-    if (r < 0)
-        return (int)r;
-    if (!S_ISREG(st.st_mode)) {
-        shmp_set_reason("not a shared memory object");
-        return -SHMP_EINCOMPATIBLE;
-    }
-    if (st.st_size == 0)
-        return -ENOENT;
-    r = shmp_sys.pread(fd, copy, sizeof *copy, 0);
-    if (r < 0)
-        return (int)r;
-    if ((size_t)r < sizeof *copy)
-        return corrupt("the file ends inside the header");
     uint64_t magic = load_relaxed(&copy->magic);
     if (magic == 0)
         return -ENOENT;
@@ -240,8 +225,45 @@ int shmp_seg_judge(int fd, struct shmp_header *copy)
     copy->name[SHMP_NAME_MAX] = '\0';
     if (strchr(copy->name, '/')) /* it becomes part of a path */
         return corrupt("a slash in its name");
+    return 0;
+}
+
+int shmp_seg_read(int fd, struct shmp_header *copy, struct shmp_shape *shape,
+                  uint64_t *file_bytes)
+{
+    struct stat st;
+    int r = -SHMP_ECORRUPT;
+    /* A resize while the kernel copies can leave half of a geometry in the copy.  What is damaged
+     * stays so. */
+    for (int tries = 0; tries < 8 && r == -SHMP_ECORRUPT; tries++) {
+        r = (int)shmp_sys.fstat(fd, &st);
+        if (r < 0)
+            return r;
+        if (!S_ISREG(st.st_mode)) {
+            shmp_set_reason("not a shared memory object");
+            return -SHMP_EINCOMPATIBLE;
+        }
+        if (st.st_size == 0)
+            return -ENOENT;
+        long got = shmp_sys.pread(fd, copy, sizeof *copy, 0);
+        if (got < 0)
+            return (int)got;
+        if ((size_t)got < sizeof *copy)
+            return corrupt("the file ends inside the header");
+        r = judge_identity(copy);
+        if (r < 0)
+            return r;
+        *file_bytes = (uint64_t)st.st_size;
+        r = shmp_shape_read(copy, *file_bytes, shape);
+    }
+    return r;
+}
+
+int shmp_seg_judge(int fd, struct shmp_header *copy)
+{
     struct shmp_shape shape;
-    return shmp_shape_read(copy, (uint64_t)st.st_size, &shape);
+    uint64_t file_bytes;
+    return shmp_seg_read(fd, copy, &shape, &file_bytes);
 }
 
 int shmp_shape_read(struct shmp_header *h, uint64_t file_bytes, struct shmp_shape *shape)
@@ -376,6 +398,7 @@ int shmp_seg_map(struct shmp_seg *seg, int fd, const struct shmp_header *judged)
     seg->ino = st.st_ino;
     seg->kind = judged->kind;
     seg->instance = judged->instance;
+    seg->default_usage = judged->default_usage;
     memcpy(seg->name, judged->name, SHMP_NAME_MAX);
     seg->header = base;
     seg->descriptions =

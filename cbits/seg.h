@@ -41,6 +41,7 @@ struct shmp_seg {
     ino_t ino;
     uint32_t kind;
     uint64_t instance;
+    uint32_t default_usage;
     char name[SHMP_NAME_MAX + 1];
     struct shmp_header *header;
     _Atomic uint64_t *descriptions;
@@ -62,9 +63,20 @@ int shmp_seg_format(int fd, uint32_t kind, const char *name, uint64_t instance,
                     const struct shmp_options *options);
 int shmp_seg_publish(int fd, uint64_t fifo_dev, uint64_t fifo_ino);
 
+/* A checked copy of the present geometry: what resize and the inspector start from. */
+struct shmp_shape {
+    uint64_t area_offset;
+    uint32_t ring_size;
+    uint32_t max_usage;
+    uint32_t gen;
+};
+
 /* Reads and judges the header of a segment that anybody may have made.
  * -ENOENT: not published yet.  -SHMP_EINCOMPATIBLE, -SHMP_ECORRUPT: see shmp_reason(). */
 int shmp_seg_judge(int fd, struct shmp_header *copy);
+/* The same, with its geometry and the size of its file. */
+int shmp_seg_read(int fd, struct shmp_header *copy, struct shmp_shape *shape,
+                  uint64_t *file_bytes);
 
 /* Maps a segment that was judged.  Takes the descriptor on success. */
 int shmp_seg_map(struct shmp_seg *seg, int fd, const struct shmp_header *judged);
@@ -73,13 +85,6 @@ void shmp_seg_unmap(struct shmp_seg *seg);
 /* Brings a side to the present geometry.  Call with that side's lock held. */
 int shmp_ring_refresh(struct shmp_seg *seg, struct shmp_ring *ring);
 
-/* A checked copy of the present geometry: what resize and the inspector start from. */
-struct shmp_shape {
-    uint64_t area_offset;
-    uint32_t ring_size;
-    uint32_t max_usage;
-    uint32_t gen;
-};
 int shmp_shape_read(struct shmp_header *header, uint64_t file_bytes, struct shmp_shape *shape);
 
 /* The present capacity in slots, without a lock: a hint, and hostile like everything shared. */

@@ -20,6 +20,7 @@ from shmpipe.polling import Poll, poll, wait
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from shmpipe.checking import Check, Finding, check
     from shmpipe.inspect import Holder, Slot, Snapshot, snapshot
 
 __all__ = [
@@ -27,8 +28,10 @@ __all__ = [
     "MAX_CAPACITY",
     "NAME_MAX",
     "PIPE_BUF",
+    "Check",
     "CorruptSegmentError",
     "End",
+    "Finding",
     "Holder",
     "IncompatibleSegmentError",
     "Poll",
@@ -39,6 +42,7 @@ __all__ = [
     "Writer",
     "__version__",
     "attach",
+    "check",
     "fcntl",
     "ioctl",
     "listdir",
@@ -52,12 +56,17 @@ __all__ = [
 ]
 
 _WATCHING = ("Holder", "Slot", "Snapshot", "snapshot")
+_CHECKING = ("Check", "Finding", "check")
 
 
 def __getattr__(name: str) -> object:
-    """Loads shmpipe.inspect when it is first asked for: dataclasses take long to import."""
+    """Loads what looks at pipes when it is first asked for: dataclasses take long to import."""
     if name in _WATCHING:
         from shmpipe import inspect
 
         return getattr(inspect, name)
+    if name in _CHECKING:
+        from shmpipe import checking
+
+        return getattr(checking, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

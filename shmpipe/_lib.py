@@ -192,6 +192,12 @@ def snapshot(segment_fd: int) -> tuple[int, Any]:
     return retry(lib.shmpy_inspect_fd, segment_fd, raw), raw
 
 
+def check(segment_fd: int) -> tuple[int, Any]:
+    """(0 or -errno, struct shmp_check)."""
+    raw = ffi.new("struct shmp_check *")
+    return retry(lib.shmpy_check_fd, segment_fd, raw), raw
+
+
 def text(array: Any) -> str:
     """A C string in a structure."""
     content: bytes = ffi.string(array)

@@ -10,7 +10,7 @@ from shmpipe.ends import End
 from shmpipe.errors import os_error
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,30 +118,34 @@ def snapshot(pipe: End | str | int) -> Snapshot:
     FileNotFoundError, PermissionError; IncompatibleSegmentError if it is no pipe,
     CorruptSegmentError; ValueError for a closed end.
     """
-    if isinstance(pipe, End):
-        result, raw = _snapshot_of_end(pipe)
-    elif isinstance(pipe, str):
-        fd = named.object_fd(pipe, read_only=True)
-        try:
-            result, raw = _lib.snapshot(fd)
-        finally:
-            _lib.close_segment(fd)
-    else:
-        result, raw = _lib.snapshot(pipe)
+    result, raw = looked_at(pipe, _lib.snapshot)
     if result < 0:
         raise os_error(-result, repr(pipe), advice=_lib.reason())
     return _picture(raw)
 
 
-def _snapshot_of_end(end: End) -> tuple[int, Any]:
+def looked_at(pipe: End | str | int, look: Callable[[int], tuple[int, Any]]) -> tuple[int, Any]:
+    """What look() says of the descriptor of a pipe's segment."""
+    if isinstance(pipe, End):
+        return _looked_at_end(pipe, look)
+    if isinstance(pipe, int):
+        return look(pipe)
+    fd = named.object_fd(pipe, read_only=True)
+    try:
+        return look(fd)
+    finally:
+        _lib.close_segment(fd)
+
+
+def _looked_at_end(end: End, look: Callable[[int], tuple[int, Any]]) -> tuple[int, Any]:
     raw: list[Any] = []
 
-    def look(address: int) -> int:
-        result, picture = _lib.snapshot(_lib.segment_fd(address))
+    def look_at(address: int) -> int:
+        result, picture = look(_lib.segment_fd(address))
         raw.append(picture)
         return result
 
-    return _lib.call(end, look), raw[-1]
+    return _lib.call(end, look_at), raw[-1]
 
 
 _SCALARS = [each.name for each in fields(Snapshot) if each.name not in ("slots", "processes")]

@@ -187,9 +187,37 @@ struct shmp_snapshot {
     struct shmp_holder_info holder[SHMP_SNAPSHOT_HOLDERS];
 };
 
-/* Maps the segment read-only for the time of the call.  The caller closes the
- * descriptor (shmp_close_segment in a process that may hold the pipe open). */
+/* Reads the segment and maps nothing: a segment that is cut short meanwhile is an error here,
+ * and no signal.  The caller closes the descriptor (shmp_close_segment in a process that may
+ * hold the pipe open). */
 int shmp_inspect_fd(int segment_fd, struct shmp_snapshot *snapshot);
+
+/* ---- Checking: every invariant of a segment, in the same manner (shmpipe check) ------ */
+
+#define SHMP_CHECK_FINDINGS 64u
+#define SHMP_CHECK_RULE 24u
+#define SHMP_CHECK_TEXT 136u
+
+struct shmp_finding {
+    uint32_t error;         /* 1: damage; 0: a note, of something that the protocol allows */
+    uint32_t index;         /* of the slot, the holder, the description ... concerned */
+    char rule[SHMP_CHECK_RULE]; /* a word for programs, such as "slot-end" */
+    char text[SHMP_CHECK_TEXT]; /* a line for people, such as "slot word 3: end 5000 > 4096" */
+};
+
+struct shmp_check {
+    uint32_t errors;        /* all, also those that did not fit below */
+    uint32_t notes;
+    uint32_t moving;        /* 1: the ring never stood still, so its slots were not judged */
+    uint32_t count;         /* entries below, errors first */
+    struct shmp_finding findings[SHMP_CHECK_FINDINGS];
+};
+
+/* 0: examined, check->errors says whether it is damaged.  Looks again at what it finds, and
+ * reports as damage only what stays.  -1 if it cannot be examined: ENOENT (empty, or not
+ * published yet), SHMP_EINCOMPATIBLE, or the errno of a read.  Takes a few milliseconds where it
+ * finds damage or the ring is in full motion. */
+int shmp_check_fd(int segment_fd, struct shmp_check *check);
 
 #ifdef __cplusplus
 }

@@ -17,8 +17,8 @@ def command(pipe: str, as_json: bool) -> None:
     """Show what is in a pipe and who is at it, without touching it.
 
     NAME is a named pipe; PID:FD is any pipe, by a descriptor of its segment in a process
-    (`shmpipe ls` shows them).  The pipe is mapped read-only and no lock is taken: the
-    processes that use it do not notice.
+    (`shmpipe ls` shows them).  It only reads and takes no lock: the processes that use
+    the pipe do not notice.
     """
     location = find_pipe(pipe)
     with explained("stat", pipe):

@@ -57,22 +57,25 @@ def live_pipes() -> list[Location]:
     return sorted(with_name.values(), key=lambda pipe: pipe.label) + nameless
 
 
-def find_pipe(text: str) -> Location:
-    """The pipe that NAME or PID:FD means; a pipe of that name wins over PID:FD."""
+def find_pipe(text: str, action: str = "stat") -> Location:
+    """The pipe that NAME or PID:FD means; a pipe of that name wins over PID:FD.
+
+    action is what the failure says could not be done.
+    """
     location = _named_pipe(text)
     if location is not None:
         return location
     match = _PID_AND_FD.fullmatch(text)
     if match is None:
-        raise Failure(f"stat '{text}': no such pipe (`shmpipe ls` shows what there is)")
+        raise Failure(f"{action} '{text}': no such pipe (`shmpipe ls` shows what there is)")
     pid, fd = int(match[1]), int(match[2])
     path = f"/proc/{pid}/fd/{fd}"
-    with explained("stat", text):
+    with explained(action, text):
         target = os.readlink(path)
         location = _location_of(pid, fd, target)
     if location is None:
         raise Failure(
-            f"stat '{text}': descriptor {fd} of process {pid} is not a pipe's segment "
+            f"{action} '{text}': descriptor {fd} of process {pid} is not a pipe's segment "
             "(`shmpipe ls` shows which are)"
         )
     return location
