@@ -306,15 +306,19 @@ int shmp_fileno(shmp_end *end)
 
 int shmp_poll(struct shmp_pollfd *ends, unsigned long count, int timeout_ms)
 {
+    long r = 0;
     struct pollfd *fds = calloc(count ? count : 1, sizeof *fds);
     if (fds == NULL)
         return answer(-ENOMEM);
-    for (unsigned long i = 0; i < count; i++) {
-        fds[i].fd = ends[i].end ? shmp_fileno(ends[i].end) : -1;
+    for (unsigned long i = 0; i < count && r == 0; i++) {
+        /* One that cannot be looked at must not be waited for. */
+        r = ends[i].end ? shmp_look(ends[i].end, false) : 0;
+        fds[i].fd = ends[i].end ? ends[i].end->fd : -1;
         fds[i].events = ends[i].events;
     }
-    long r = shmp_sys.poll(fds, count, timeout_ms);
-    for (unsigned long i = 0; i < count; i++)
+    if (r == 0)
+        r = shmp_sys.poll(fds, count, timeout_ms);
+    for (unsigned long i = 0; i < count && r >= 0; i++)
         ends[i].revents = fds[i].revents;
     free(fds);
     return answer(r);

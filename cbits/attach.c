@@ -125,6 +125,8 @@ static void fork_child(void)
         /* Without an entry the child still holds its ends; its calls try again and say
          * ENFILE if the table stays full. */
         memset(p->seen, 0, sizeof p->seen);
+        for (int side = 0; side < 2; side++) /* other threads' */
+            store_relaxed(&p->inside[side], false);
         shmp_live_fork_child(&p->live);
         p->refs++; /* through the loop below */
         for (struct shmp_end *end = p->ends, *after; end; end = after) {

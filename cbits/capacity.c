@@ -125,9 +125,10 @@ static int set_slots(struct shmp_pipe *pipe, uint32_t slots)
 
 long shmp_capacity_get(struct shmp_end *end)
 {
-    struct shmp_header *h = end->pipe->seg.header;
-    uint32_t gen = load_acquire(&h->wait.geometry_gen);
-    return (long)load_relaxed(&h->geometry[gen & 1].max_usage) * (long)SHMP_SLOT_SIZE;
+    struct shmp_shape shape;
+    /* Whether the file is long enough for it is the business of who maps it. */
+    int r = shmp_shape_read(end->pipe->seg.header, UINT64_MAX, &shape);
+    return r < 0 ? r : (long)shape.max_usage * (long)SHMP_SLOT_SIZE;
 }
 
 long shmp_capacity_set(struct shmp_end *end, long argument)
@@ -186,8 +187,9 @@ int shmp_incarnate(struct shmp_end *end)
         if (r == 0)
             r = shmp_shape_read(h, (uint64_t)st.st_size, &shape);
         if (r == 0) {
-            shape.max_usage = h->default_usage < shape.ring_size ? h->default_usage
-                                                                 : shape.ring_size;
+            shape.max_usage = pipe->seg.default_usage < shape.ring_size
+                                  ? pipe->seg.default_usage
+                                  : shape.ring_size;
             shmp_ring_clear(&pipe->seg.write_side);
             store_relaxed(&h->wait.poll_usage, 0);
             store_relaxed(&h->companion.in_step, 0);

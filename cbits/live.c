@@ -81,11 +81,10 @@ static int fill_entry(struct shmp_live *live, uint32_t index)
     return 0;
 }
 
-int shmp_live_claim(struct shmp_live *live)
+/* -ENFILE: no entry is free. */
+static int claim_free(struct shmp_live *live)
 {
     struct shmp_holder *holders = live->seg->holders;
-    if (live->index >= 0)
-        return 0;
     pthread_mutex_lock(&live->mutex);
     int r = live->index >= 0 ? 0 : -ENFILE;
     for (uint32_t i = 0; i < SHMP_HOLDERS && r == -ENFILE; i++) {
@@ -103,12 +102,24 @@ int shmp_live_claim(struct shmp_live *live)
             drop_index(live, i);
     }
     pthread_mutex_unlock(&live->mutex);
-    if (r != -ENFILE)
-        return r;
-    bool freed = false;
-    for (uint32_t i = 0; i < holder_limit(live); i++)
-        freed = shmp_holder_reap(live, i) || freed;
-    return freed ? shmp_live_claim(live) : r;
+    return r;
+}
+
+/* Others may take what was freed before we do; but not for ever, as a peer that fills the table
+ * with what looks like the dead would have it. */
+#define CLAIMS 4
+
+int shmp_live_claim(struct shmp_live *live)
+{
+    int r = live->index >= 0 ? 0 : -ENFILE;
+    bool freed = true;
+    for (int tries = 0; tries < CLAIMS && r == -ENFILE && freed; tries++) {
+        r = claim_free(live);
+        freed = false;
+        for (uint32_t i = 0; r == -ENFILE && i < holder_limit(live); i++)
+            freed = shmp_holder_reap(live, i) || freed;
+    }
+    return r;
 }
 
 int shmp_live_open(struct shmp_live *live, struct shmp_seg *seg)

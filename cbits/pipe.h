@@ -31,6 +31,7 @@ struct shmp_pipe {
     unsigned refs;
     _Atomic uint32_t held[2]; /* this process's descriptions, by SHMP_SIDE_* */
     struct shmp_seen seen[2];
+    _Atomic bool inside[2]; /* a thread of this process is in that side's lock (turn.c) */
     uint16_t description_refs[SHMP_DESCRIPTIONS];
 };
 

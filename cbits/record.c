@@ -220,7 +220,7 @@ static long find_record(uint32_t pid, const struct shmp_record_id *id)
     if (fd < 0)
         return -1;
     if (shmp_sys.fstat((int)fd, &st) == 0 && (uint64_t)st.st_dev == id->dev &&
-        (uint64_t)st.st_ino == id->ino && st.st_size == SHMP_PAGE)
+        (uint64_t)st.st_ino == id->ino && S_ISREG(st.st_mode) && st.st_size == SHMP_PAGE)
         return fd;
     shmp_sys.close((int)fd);
     return -1;
@@ -232,6 +232,16 @@ bool shmp_record_is_open(uint32_t pid, const struct shmp_record_id *id)
     if (fd >= 0)
         shmp_sys.close((int)fd);
     return fd >= 0;
+}
+
+/* The seal first: what is whole and sealed stays whole, and a touch of it is never SIGBUS.  In
+ * the other order its owner could cut it short in between. */
+static bool is_whole_for_ever(int fd)
+{
+    struct stat st;
+    long seals = shmp_sys.fcntl(fd, F_GET_SEALS, 0);
+    return seals >= 0 && (seals & F_SEAL_SHRINK) != 0 && shmp_sys.fstat(fd, &st) == 0 &&
+           st.st_size == SHMP_PAGE;
 }
 
 const unsigned char *shmp_record_map(uint32_t pid, const struct shmp_record_id *id,
@@ -247,8 +257,8 @@ const unsigned char *shmp_record_map(uint32_t pid, const struct shmp_record_id *
     shmp_sys.close((int)found);
     if (fd < 0)
         return NULL;
-    bool same = (shmp_sys.fcntl((int)fd, F_GET_SEALS, 0) & F_SEAL_SHRINK) != 0;
-    if (!same || shmp_sys.mmap(&page, NULL, SHMP_PAGE, PROT_READ, MAP_SHARED, (int)fd, 0) < 0)
+    if (!is_whole_for_ever((int)fd) ||
+        shmp_sys.mmap(&page, NULL, SHMP_PAGE, PROT_READ, MAP_SHARED, (int)fd, 0) < 0)
         page = NULL;
     shmp_sys.close((int)fd);
     if (page == NULL)
@@ -256,7 +266,7 @@ const unsigned char *shmp_record_map(uint32_t pid, const struct shmp_record_id *
     const struct shmp_record *record = page;
     bool good = record->magic == SHMP_RECORD_MAGIC;
     for (unsigned i = 0; i < SHMP_RECORD_WORDS; i++) {
-        word_offset[i] = record->word_offset[i];
+        word_offset[i] = *(const volatile uint32_t *)&record->word_offset[i]; /* once (H18) */
         good = good && word_offset[i] % 4 == 0 && word_offset[i] <= SHMP_PAGE - 4;
     }
     if (!good) {

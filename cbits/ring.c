@@ -219,7 +219,8 @@ ssize_t shmp_ring_available(struct shmp_ring *ring, size_t n)
     struct position p = where(ring);
     size_t sum = 0;
     bool packet = false;
-    while (sum < n && !packet) {
+    /* Counted, too: a peer may feed us one slot after the other. */
+    for (uint32_t slots = 0; sum < n && !packet && slots < ring->ring_size; slots++) {
         int r = find_bytes(ring, &p);
         if (r < 0)
             return r;

@@ -130,7 +130,12 @@ static ssize_t write_steps(struct shmp_end *end, struct shmp_transfer *op, bool 
         }
         bool wake = false;
         size_t before = op->left;
-        r = damaged(put_all(end, op, &turn, &wake));
+        r = put_all(end, op, &turn, &wake);
+        /* In the lock nobody resizes.  Whoever sleeps looks at the shared word, so one that differs
+         * from our checked copy would have us look for ever, or sleep for ever. */
+        if (r == 0 && op->left > 0 && shmp_max_usage(h) != end->pipe->seg.write_side.max_usage)
+            r = -SHMP_ECORRUPT;
+        damaged(r);
         bool again = r == 0 && op->left > 0 && (shmp_flags(end) & O_NONBLOCK) != 0;
         if (op->left == 0)
             count_locked(&h->w.calls, 1);

@@ -5,11 +5,31 @@
  * lock, read lock, companion lock.
  */
 #include <errno.h>
+#if __has_include(<sys/single_threaded.h>)
+#include <sys/single_threaded.h>
+#define ONE_THREAD (__libc_single_threaded != 0)
+#else
+#define ONE_THREAD false
+#endif
 
 #include "companion.h"
 #include "lock.h"
 #include "pipe.h"
 #include "wait.h"
+
+/* The lock word is everybody's, and a peer that scribbles on it can let two threads of this
+ * process in.  What a side knows privately (its view of the geometry, whom it saw) is made for
+ * one: so that is guarded by a word of our own, where there is a second thread. */
+static bool enter(struct shmp_pipe *pipe, int side)
+{
+    return ONE_THREAD ||
+           !atomic_exchange_explicit(&pipe->inside[side], true, memory_order_acquire);
+}
+
+static void leave(struct shmp_pipe *pipe, int side)
+{
+    store_release(&pipe->inside[side], false);
+}
 
 int shmp_side_lock(struct shmp_end *end, int side, bool may_sleep)
 {
@@ -26,6 +46,11 @@ int shmp_side_lock(struct shmp_end *end, int side, bool may_sleep)
         return SHMP_WOULD_SLEEP;
     if (locked == SHMP_LOCK_SIGNAL)
         return -EINTR;
+    if (!enter(pipe, side)) {
+        shmp_set_reason("the segment is damaged: a lock that was taken was free");
+        shmp_unlock(word);
+        return -SHMP_ECORRUPT;
+    }
     if (locked == SHMP_LOCKED_FROM_DEAD)
         shmp_ring_forget(h, side == SHMP_SIDE_READERS);
     if (ring->gen != load_acquire(&h->wait.geometry_gen))
@@ -39,6 +64,8 @@ int shmp_side_lock(struct shmp_end *end, int side, bool may_sleep)
         if (shmp_companion_is_watched(h))
             shmp_companion_sync(&pipe->live, end->fd, end->mode, SHMP_SYNC_WRITE);
     }
+    if (r < 0)
+        leave(pipe, side);
     if (r < 0 && locked == SHMP_LOCKED_FROM_DEAD)
         shmp_lock_abandon(word); /* not repaired: it stays a dead one's */
     else if (r < 0)
@@ -49,6 +76,7 @@ int shmp_side_lock(struct shmp_end *end, int side, bool may_sleep)
 void shmp_side_unlock(struct shmp_end *end, int side)
 {
     struct shmp_header *h = end->pipe->seg.header;
+    leave(end->pipe, side);
     shmp_unlock(side == SHMP_SIDE_READERS ? &h->r.lock : &h->w.lock);
 }
 

@@ -1,0 +1,1 @@
+"""Damaged segments, hostile peers, other users, and little of everything."""
