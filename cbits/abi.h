@@ -72,9 +72,11 @@ struct shmp_holder {
     _Atomic uint64_t record_dev;
     _Atomic uint64_t start_ns; /* CLOCK_BOOTTIME of the attach, for people */
     _Atomic uint32_t introduced; /* SHMP_INTRODUCED: queues whose sleepers all watch us */
-    uint32_t reserved[3];
+    _Atomic uint32_t notifiers;  /* SHMP_NOTIFY_*: its notifiers on ends of that side */
+    uint32_t reserved[2];
 };
 #define SHMP_INTRODUCED(side) (1u << (side))
+#define SHMP_RELAYS(side) (2 + (side)) /* the same, for the relays of notifiers */
 _Static_assert(sizeof(struct shmp_holder) == 64, "a holder entry is one cache line");
 
 #define SHMP_STATE_READERS(s) ((uint32_t)((s) >> 16) & 0xffffu)
@@ -168,6 +170,10 @@ struct shmp_read_line {
 #define SHMP_POLL_READERS 1u /* somebody looks at read ends: keep POLLIN exact */
 #define SHMP_POLL_WRITERS 2u /* somebody looks at write ends: keep POLLOUT exact */
 #define SHMP_ASYNC_WRITERS 4u /* a write end has O_ASYNC: tell it of every read (IO-3) */
+#define SHMP_POLL_ANY 7u      /* any of these: the companion is in use */
+#define SHMP_NOTIFY_READERS 8u  /* a read end has a notifier: count writes */
+#define SHMP_NOTIFY_WRITERS 16u /* a write end has one: count reads */
+#define SHMP_NOTIFY(side) (SHMP_NOTIFY_READERS << (side))
 
 #define SHMP_LEVEL_UNKNOWN 0u
 #define SHMP_LEVEL_NOT_FULL 1u
@@ -190,6 +196,15 @@ struct shmp_companion_line {
     _Atomic uint32_t queued; /* bytes in it, an upper bound */
     _Atomic uint32_t in_step; /* the sides of poll_usage whose level has been set once */
     _Atomic uint32_t most_edges; /* bytes it takes and is not full; few where slots are few */
+};
+
+/* What notifiers are told of: for those of read ends written by writers, under the write lock,
+ * for those of write ends by readers, under the read lock; but for `sleep` (notify.h). */
+struct shmp_notify_line {
+    alignas(SHMP_LINE) _Atomic uint64_t ops; /* counted, ever */
+    _Atomic uint64_t before; /* where the ring stood when the operation `begun` began */
+    _Atomic uint64_t begun;  /* ops + 1: that operation is not counted yet */
+    _Atomic uint32_t sleep;  /* the relays' futex word; odd: one of them sleeps, or is about to */
 };
 
 struct shmp_stats_line {
@@ -228,6 +243,7 @@ struct shmp_header {
     alignas(SHMP_LINE) struct shmp_wait_line wait;
     alignas(SHMP_LINE) struct shmp_companion_line companion;
     alignas(SHMP_LINE) struct shmp_stats_line stats;
+    struct shmp_notify_line notify[2]; /* by the side of the ends whose notifiers are told */
 };
 _Static_assert(sizeof(struct shmp_header) <= SHMP_PAGE, "the header is one page");
 _Static_assert(sizeof(_Atomic uint64_t) == 8 && sizeof(_Atomic uint32_t) == 4,
@@ -272,6 +288,7 @@ static inline uint32_t shmp_fingerprint(void)
         offsetof(struct shmp_header, wait),
         offsetof(struct shmp_header, companion),
         offsetof(struct shmp_header, stats),
+        offsetof(struct shmp_header, notify),
         sizeof(struct shmp_holder),
         SHMP_HOLDERS,
         SHMP_DESCRIPTIONS,

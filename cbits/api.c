@@ -8,6 +8,7 @@
 #include "companion.h"
 #include "fifo.h"
 #include "pipe.h"
+#include "relay.h"
 #include "sys.h"
 
 #define MOST_BYTES 0x7ffff000u /* one call moves no more (WR-18) */
@@ -322,6 +323,26 @@ int shmp_poll(struct shmp_pollfd *ends, unsigned long count, int timeout_ms)
         ends[i].revents = fds[i].revents;
     free(fds);
     return answer(r);
+}
+
+/* ---- Notifiers ----------------------------------------------------------------------- */
+
+int shmp_notifier_open(shmp_end *end)
+{
+    shmp_end_hold(end);
+    int r = shmp_relay_open(end);
+    shmp_end_release(end);
+    return answer(r);
+}
+
+int shmp_notifier_read(int notifier, uint64_t *operations)
+{
+    return answer(shmp_relay_read(notifier, operations));
+}
+
+int shmp_notifier_close(int notifier)
+{
+    return answer(shmp_relay_close(notifier));
 }
 
 /* ---- Lifetime and passing on --------------------------------------------------------- */

@@ -17,6 +17,7 @@
 #include "companion.h"
 #include "pipe.h"
 #include "record.h"
+#include "relay.h"
 #include "sys.h"
 #include "wait.h"
 
@@ -84,8 +85,9 @@ int shmp_end_claim_slow(struct shmp_end *end)
 
 static void fork_prepare(void)
 {
-    /* Lock order: registry, live, seg, record. */
+    /* Lock order: registry, notifiers, live, seg, record. */
     pthread_mutex_lock(&registry_mutex);
+    shmp_relay_fork_prepare();
     for (struct shmp_pipe *p = registry; p; p = p->next) {
         pthread_mutex_lock(&p->live.mutex);
         pthread_mutex_lock(&p->seg.mutex);
@@ -110,6 +112,7 @@ static void fork_parent(void)
 {
     shmp_record_fork_parent();
     unlock_all();
+    shmp_relay_fork_parent();
     pthread_mutex_unlock(&registry_mutex);
 }
 
@@ -120,6 +123,7 @@ static void fork_child(void)
 {
     shmp_record_fork_child();
     unlock_all();
+    shmp_relay_fork_child();
     for (struct shmp_pipe *p = registry, *next; p; p = next) {
         next = p->next;
         /* Without an entry the child still holds its ends; its calls try again and say
@@ -127,6 +131,7 @@ static void fork_child(void)
         memset(p->seen, 0, sizeof p->seen);
         for (int side = 0; side < 2; side++) /* other threads' */
             store_relaxed(&p->inside[side], false);
+        memset(p->notifiers, 0, sizeof p->notifiers);
         shmp_live_fork_child(&p->live);
         p->refs++; /* through the loop below */
         for (struct shmp_end *end = p->ends, *after; end; end = after) {
@@ -315,6 +320,7 @@ static void end_free(struct shmp_end *end)
     while (*link != end)
         link = &(*link)->next;
     *link = end->next;
+    shmp_relay_end_closed(end);
     shmp_side_closing(pipe, end->mode);
     /* The count first, the companion next, the sleepers last: whoever is woken finds both
      * gone.  Dies in between: the kernel closes the companion, and our life word wakes. */

@@ -48,7 +48,7 @@ bool shmp_companion_never_had_writers(struct shmp_live *live, int fd);
 
 static inline bool shmp_companion_is_watched(struct shmp_header *header)
 {
-    return load_seq_cst(&header->wait.poll_usage) != 0;
+    return (load_seq_cst(&header->wait.poll_usage) & SHMP_POLL_ANY) != 0;
 }
 
 /* Why it is synced: each read and each write is told to whoever looks, also when it changed

@@ -70,6 +70,7 @@ static int fill_entry(struct shmp_live *live, uint32_t index)
     uint32_t gen = SHMP_STATE_GEN(load_relaxed(&h->state)) + 1;
     store_relaxed(&h->state, (uint64_t)gen << 32);
     store_relaxed(&h->introduced, 0);
+    store_relaxed(&h->notifiers, 0);
     store_relaxed(&live->introduced, 0);
     store_relaxed(&h->start_ns, shmp_clock_ns(CLOCK_BOOTTIME));
     int r = publish_record(live, h);

@@ -53,7 +53,7 @@ int shmp_live_claim(struct shmp_live *live);
 void shmp_live_relock(struct shmp_live *live);
 /* Publishes how many descriptions of each kind this process holds. */
 void shmp_live_set_counts(struct shmp_live *live, uint32_t readers, uint32_t writers);
-/* Every sleeper of that side's queue watches us from now on. */
+/* Every sleeper of that side's queue watches us from now on; or, SHMP_RELAYS, every relay. */
 void shmp_live_set_introduced(struct shmp_live *live, int side);
 bool shmp_holder_is_introduced(struct shmp_live *live, uint32_t index, int side);
 /* Publishes a fresh record if the present one was marked by a thread's exit. */

@@ -33,6 +33,7 @@ struct shmp_pipe {
     struct shmp_seen seen[2];
     _Atomic bool inside[2]; /* a thread of this process is in that side's lock (turn.c) */
     uint16_t description_refs[SHMP_DESCRIPTIONS];
+    unsigned notifiers[2]; /* of this process, by the side of their ends; guarded in relay.c */
 };
 
 /* One end: what a descriptor and its open file description are for the kernel's pipe. */
@@ -143,6 +144,7 @@ static inline struct shmp_ring *shmp_side_ring(struct shmp_pipe *pipe, int side)
 struct shmp_turn {
     bool held; /* the companion's lock, too */
     bool told; /* whoever looks has been told already */
+    bool counted; /* for notifiers, whose relays have to be woken (notify.h) */
 };
 int shmp_turn_begin(struct shmp_end *end, int side, bool may_sleep, struct shmp_turn *turn);
 /* Lets the companion go, until the next foretell. */

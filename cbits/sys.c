@@ -7,6 +7,7 @@
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
+#include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/random.h>
@@ -70,6 +71,11 @@ static long sys_chmod(const char *path, mode_t mode)
 static long sys_pipe2(int fds[2], int flags)
 {
     return result(pipe2(fds, flags));
+}
+
+static long sys_eventfd(unsigned count, int flags)
+{
+    return result(eventfd(count, flags));
 }
 
 static long sys_fstat(int fd, struct stat *st)
@@ -182,6 +188,32 @@ static long sys_futex_waitv(struct shmp_futex_waitv *words, unsigned count,
                             const struct timespec *deadline)
 {
     return result(syscall(SYS_futex_waitv, words, count, 0, deadline, CLOCK_MONOTONIC));
+}
+
+#define THREAD_STACK ((size_t)1 << 18) /* thread-local variables of large programs are in it */
+
+/* Every signal is blocked in the thread from its first instruction on. */
+static long sys_thread_start(pthread_t *thread, void *(*run)(void *), void *argument)
+{
+    pthread_attr_t attributes;
+    sigset_t all;
+    sigset_t before;
+    int r = pthread_attr_init(&attributes);
+    if (r != 0)
+        return -(long)r;
+    pthread_attr_setstacksize(&attributes, THREAD_STACK);
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    r = pthread_create(thread, &attributes, run, argument);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    pthread_attr_destroy(&attributes);
+    return -(long)r;
+}
+
+/* Of this process: 1 or 0.  pthread_join returns a moment before the kernel has forgotten it. */
+static long sys_thread_exists(pid_t tid)
+{
+    return syscall(SYS_tgkill, getpid(), tid, 0) == 0;
 }
 
 /* How many signals have a handler with SA_RESTART, after which the kernel restarts a futex wait

@@ -1,14 +1,15 @@
 /* sys.h - every system call of the library, in one table that tests can replace.
  *
  * Each entry returns the call's result, or -errno.  Nothing else in the core enters
- * the kernel (but pthread_mutex_init/lock of the process record, which do not when
- * uncontended), so a test that fails the n-th call reaches every failure path.
+ * the kernel (but mutexes when they are contended, and pthread_join), so a test that fails
+ * the n-th call reaches every failure path.
  */
 #ifndef SHMP_SYS_H
 #define SHMP_SYS_H
 
 #include <fcntl.h>
 #include <poll.h>
+#include <pthread.h>
 #include <stdint.h>
 #include <sys/stat.h>
 #include <sys/types.h>
@@ -34,6 +35,7 @@ struct shmp_futex_waitv {
     X(mkfifo, (const char *path, mode_t mode), (path, mode))                              \
     X(chmod, (const char *path, mode_t mode), (path, mode))                               \
     X(pipe2, (int fds[2], int flags), (fds, flags))                                       \
+    X(eventfd, (unsigned count, int flags), (count, flags))                               \
     X(fstat, (int fd, struct stat *st), (fd, st))                                         \
     X(ftruncate, (int fd, off_t length), (fd, length))                                    \
     X(fallocate, (int fd, int mode, off_t offset, off_t length), (fd, mode, offset, length)) \
@@ -54,6 +56,8 @@ struct shmp_futex_waitv {
       (address, value, deadline))                                                         \
     X(futex_waitv, (struct shmp_futex_waitv *words, unsigned count, const struct timespec *deadline), \
       (words, count, deadline))                                                           \
+    X(thread_start, (pthread_t *thread, void *(*run)(void *), void *argument), (thread, run, argument)) \
+    X(thread_exists, (pid_t tid), (tid))                                                  \
     X(restarting_handlers, (void), ())                                                    \
     X(raise_sigpipe, (void), ())
 

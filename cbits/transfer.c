@@ -8,6 +8,7 @@
 
 #include "companion.h"
 #include "lock.h"
+#include "notify.h"
 #include "pipe.h"
 #include "record.h"
 #include "sys.h"
@@ -44,6 +45,7 @@ static int put_all(struct shmp_end *end, struct shmp_transfer *op, struct shmp_t
     size_t before = op->left;
     int r = 0;
     shmp_introduce(end->pipe, SHMP_SIDE_READERS);
+    bool counting = shmp_notify_begin(end->pipe, SHMP_SIDE_WRITERS);
     uint32_t tail_bytes = (uint32_t)(op->left % SHMP_SLOT_SIZE);
     /* What merges finds data there (I5 of ring.h): nothing to foretell. */
     if (!op->merged && tail_bytes != 0 && shmp_ring_merge(ring, &op->cursor, tail_bytes))
@@ -69,6 +71,8 @@ static int put_all(struct shmp_end *end, struct shmp_transfer *op, struct shmp_t
     }
     op->done += before - op->left;
     count_locked(&h->w.bytes, before - op->left);
+    if (counting)
+        turn->counted = shmp_notify_end(end->pipe, SHMP_SIDE_WRITERS, op->left != before);
     store_relaxed(&h->w.cpu, shmp_cpu());
     return r;
 }
@@ -185,6 +189,7 @@ static int take_all(struct shmp_end *end, struct shmp_transfer *op, struct shmp_
     size_t before = op->left;
     int r = 0;
     shmp_introduce(end->pipe, SHMP_SIDE_WRITERS);
+    bool counting = shmp_notify_begin(end->pipe, SHMP_SIDE_READERS);
     shmp_ring_look(ring, op->left);
     while (op->left > 0) {
         struct shmp_taken taken;
@@ -210,6 +215,8 @@ static int take_all(struct shmp_end *end, struct shmp_transfer *op, struct shmp_
     }
     op->done += before - op->left;
     count_locked(&h->r.bytes, before - op->left);
+    if (counting)
+        turn->counted = shmp_notify_end(end->pipe, SHMP_SIDE_READERS, op->left != before);
     store_relaxed(&h->r.cpu, shmp_cpu());
     return r;
 }

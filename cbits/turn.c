@@ -14,6 +14,7 @@
 
 #include "companion.h"
 #include "lock.h"
+#include "notify.h"
 #include "pipe.h"
 #include "wait.h"
 
@@ -58,6 +59,7 @@ int shmp_side_lock(struct shmp_end *end, int side, bool may_sleep)
     if (r == 0 && locked == SHMP_LOCKED_FROM_DEAD) {
         if (side == SHMP_SIDE_READERS)
             shmp_ring_unseal(ring);
+        shmp_notify_settle(pipe, side);
         /* It may have died between its publish and its wakes, or before it told the
          * companion.  Dies here: the lock is a dead one's again, and the next repairs. */
         shmp_broadcast(h);
@@ -142,6 +144,8 @@ void shmp_turn_end(struct shmp_end *end, int side, struct shmp_turn *turn, bool 
         shmp_queue_wake_one(&h->wait.readable, &h->stats.read_wakes);
     else if (wake)
         shmp_queue_wake_one(&h->wait.writable, &h->stats.write_wakes);
+    if (turn->counted)
+        shmp_notify_wake(end->pipe, side);
     if (later && shmp_companion_is_watched(h))
         shmp_companion_sync(live, end->fd, end->mode, op);
 }

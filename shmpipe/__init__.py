@@ -22,6 +22,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from shmpipe.checking import Check, Finding, check
     from shmpipe.inspect import Holder, Slot, Snapshot, snapshot
+    from shmpipe.notify import Notifier
 
 __all__ = [
     "DEFAULT_CAPACITY",
@@ -34,6 +35,7 @@ __all__ = [
     "Finding",
     "Holder",
     "IncompatibleSegmentError",
+    "Notifier",
     "Poll",
     "ReadWriter",
     "Reader",
@@ -60,7 +62,7 @@ _CHECKING = ("Check", "Finding", "check")
 
 
 def __getattr__(name: str) -> object:
-    """Loads what looks at pipes when it is first asked for: dataclasses take long to import."""
+    """Loads what is not always needed when it is first asked for: dataclasses take long to import."""
     if name in _WATCHING:
         from shmpipe import inspect
 
@@ -69,4 +71,8 @@ def __getattr__(name: str) -> object:
         from shmpipe import checking
 
         return getattr(checking, name)
+    if name == "Notifier":
+        from shmpipe import notify
+
+        return notify.Notifier
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -54,6 +54,7 @@ ioctl: Call = lib.shmpy_ioctl
 fileno: Call = lib.shmpy_fileno
 segment_fd: Call = lib.shmpy_segment_fd
 export: Call = lib.shmpy_export
+notifier_open: Call = lib.shmpy_notifier_open
 
 hold: Callable[[int], None] = lib.shmpy_hold
 release: Callable[[int], None] = lib.shmpy_release
@@ -65,6 +66,8 @@ format_segment: Call = lib.shmpy_format
 open_segment: Call = lib.shmpy_open_fd
 unlink_segment: Call = lib.shmpy_unlink_fd
 close_segment: Callable[[int], int] = lib.shmpy_close_segment
+
+notifier_close: Callable[[int], int] = lib.shmpy_notifier_close
 
 
 def call(end: EndBase, function: Call, *arguments: object) -> int:
@@ -166,6 +169,13 @@ def pointer(memory: Any) -> int:
 def integer() -> Any:
     """A C int, for ioctl; its value is integer()[0]."""
     return ffi.new("int *")
+
+
+def notifier_read(notifier: int) -> int:
+    """Operations since the last time, or -errno."""
+    operations = ffi.new("uint64_t *")
+    result = retry(lib.shmpy_notifier_read, notifier, operations)
+    return result if result < 0 else int(operations[0])
 
 
 def token() -> Any:

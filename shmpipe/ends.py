@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
 
     from shmpipe.inspect import Snapshot
+    from shmpipe.notify import Notifier
 
 
 class End(EndBase, io.RawIOBase):
@@ -138,6 +139,16 @@ class End(EndBase, io.RawIOBase):
         costs them a system call for each operation.
         """
         return self._call(_lib.fileno)
+
+    def notifier(self) -> Notifier:
+        """A counting eventfd: one for each operation on the other side, from now on.
+
+        See shmpipe.Notifier.  OSError: EMFILE or ENFILE without descriptors, ENOMEM, EAGAIN if no
+        thread can be started.
+        """
+        from shmpipe import notify
+
+        return notify.Notifier(self._call(_lib.notifier_open), repr(self))
 
     def seek(self, _offset: int, _whence: int = 0, /) -> NoReturn:
         """Raises io.UnsupportedOperation (ESPIPE): a pipe has no position (CR-10)."""

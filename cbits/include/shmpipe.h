@@ -88,6 +88,20 @@ int shmp_poll(struct shmp_pollfd *ends, unsigned long count, int timeout_ms);
  * From the first call on, both sides keep it in step with the ring. */
 int shmp_fileno(shmp_end *end);
 
+/* A notifier: an eventfd (nonblocking, close-on-exec) whose counter grows by one for each operation
+ * of the other side that has moved data, from this call on, by whatever process, also when the end
+ * was ready already: for a read end writes, for a write end reads, for one that is both, both.  An
+ * operation that has to wait with a part of its data moved counts that part, too; a last close
+ * and an attempt that moves nothing do not count.
+ *
+ * The descriptor is the handle: to be polled, and closed with shmp_notifier_close alone.
+ * shmp_notifier_read takes what was counted since the last time, without waiting, and is never
+ * late; read(2) takes what has arrived in the eventfd.  Both take from the same account.  Closing
+ * the end ends the counting.  A fork child's copy is closed (EBADF). */
+int shmp_notifier_open(shmp_end *end);
+int shmp_notifier_read(int notifier, uint64_t *operations);
+int shmp_notifier_close(int notifier);
+
 int shmp_close(shmp_end *end);
 
 /* Ends for other processes.  shmp_export borrows: the descriptors stay the end's.

@@ -281,6 +281,77 @@ MUTANTS = [
         "    if (own < 0) {",
         "faults_in_open",
     ),
+    Mutant(
+        "nobody counts for a dead one",
+        "notify.c",
+        "if (load_acquire(&line->begun) == ops + 1) {",
+        "if (false) {",
+        "at_any_instruction",
+    ),
+    Mutant(
+        "an operation is counted before its publish",
+        "notify.c",
+        "    store_release(&line->begun, ops + 1);\n",
+        "    store_release(&line->begun, ops + 1);\n    store_seq_cst(&line->ops, ops + 1);\n",
+        "test_notify",
+    ),
+    Mutant(
+        "what nobody published is counted for a dead one",
+        "notify.c",
+        "if (load_acquire(&line->before) != position(pipe, side))",
+        "if (true)",
+        "at_any_instruction",
+    ),
+    Mutant(
+        "a merge leaves no trace for the count of a dead one",
+        "notify.c",
+        "((uint64_t)head << 32) | shmp_word_end(word);",
+        "((uint64_t)head << 32) | (word & 0);",
+        "at_any_instruction",
+    ),
+    Mutant(
+        "the relay does not take over from the dead",
+        "relay.c",
+        "shmp_notify_rescue(s->taps->notifier->end, s->side, relay->death);",
+        "",
+        "at_any_instruction",
+    ),
+    Mutant(
+        "the relay watches nobody's life",
+        "relay.c",
+        "        watch_holders(relay, s->pipe);\n",
+        "        (void)watch_holders;\n",
+        "at_any_instruction",
+    ),
+    Mutant(
+        "a notifier is armed outside the ring lock",
+        "notify.c",
+        "    int r = shmp_side_lock(end, other(side), true);\n    if (r < 0)\n        return r;\n"
+        "    fetch_or",
+        "    int r = 0;\n    if (r < 0)\n        return r;\n    fetch_or",
+        "arming_in_the_middle",
+    ),
+    Mutant(
+        "a waker does not change the word before it wakes",
+        "notify.c",
+        "cas_seq_cst32(word, &seen, seen + 2)",
+        "cas_seq_cst32(word, &seen, seen)",
+        "test_notify",
+    ),
+    Mutant(
+        "pollers and notifiers are taken for the same",
+        "companion.h",
+        "(load_seq_cst(&header->wait.poll_usage) & SHMP_POLL_ANY) != 0",
+        "load_seq_cst(&header->wait.poll_usage) != 0",
+        "test_notify",
+    ),
+    Mutant(
+        "a killed listener stays armed",
+        "notify.c",
+        "bool dead = shmp_holder_reap(&pipe->live, i);",
+        "bool dead = false;",
+        "test_notify",
+    ),
 ]
 
 

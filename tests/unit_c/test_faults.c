@@ -6,6 +6,7 @@
  */
 #include <dirent.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
@@ -40,6 +41,7 @@ static const int errnos[CALLS][ERRNOS] = {
     [CALL_mkfifo] = {ENOSPC, EACCES, EROFS, EDQUOT},
     [CALL_chmod] = {EPERM, EROFS, EPERM, EROFS},
     [CALL_pipe2] = {EMFILE, ENFILE, EMFILE, ENFILE},
+    [CALL_eventfd] = {EMFILE, ENFILE, ENOMEM, ENODEV},
     [CALL_fstat] = {ENOMEM, EOVERFLOW, ENOMEM, EOVERFLOW},
     [CALL_ftruncate] = {ENOMEM, EFBIG, EINTR, EIO},
     [CALL_fallocate] = {ENOSPC, EINTR, ENOMEM, EFBIG},
@@ -56,17 +58,23 @@ static const int errnos[CALLS][ERRNOS] = {
     [CALL_random] = {EINTR, EAGAIN, ENOSYS, EINTR},
     [CALL_futex_wait] = {EINTR, EAGAIN, EINTR, EAGAIN},
     [CALL_futex_waitv] = {EINTR, EAGAIN, ENOSYS, ENOMEM},
+    [CALL_thread_start] = {EAGAIN, EPERM, EAGAIN, EPERM},
 };
 
 static struct shmp_sys_table real;
-static int countdown; /* 0: nothing fails (any more) */
+static _Atomic int countdown; /* 0: nothing fails (any more) */
 static int which;     /* of the errnos */
 static int injected;
 static int failed_call = -1;
 
 static int next_failure(int call)
 {
-    if (countdown == 0 || errnos[call][which] == 0 || --countdown != 0)
+    if (errnos[call][which] == 0)
+        return 0;
+    int before = countdown; /* a relay makes calls, too */
+    while (before > 0 && !atomic_compare_exchange_weak(&countdown, &before, before - 1))
+        ;
+    if (before != 1)
         return 0;
     failed_call = call;
     injected = errnos[call][which];
@@ -614,4 +622,45 @@ TEST(faults_in_a_forked_childs_first_moments)
 {
     all_faults(
         &(struct scenario){.prepare = make_nonblocking, .operate = do_fork, .check = check_fork});
+}
+
+/* A notifier from its making to its end, and what its relay does meanwhile. */
+static long do_notify(void)
+{
+    uint64_t sum = 0;
+    int fd = shmp_notifier_open(ends[0]);
+    if (fd < 0)
+        return fd;
+    CHECK_EQ(shmp_write(ends[1], bytes, 10), 10);
+    while (sum < 1) {
+        uint64_t part;
+        struct pollfd p = {.fd = fd, .events = POLLIN};
+        CHECK_EQ(real.poll(&p, 1, -1), 1); /* it arrives in the eventfd, whatever failed */
+        if (shmp_notifier_read(fd, &part) == 0)
+            sum += part;
+        else
+            CHECK_EQ(errno, EINTR);
+    }
+    CHECK_EQ(sum, 1);
+    CHECK(shmp_notifier_close(fd) == 0);
+    return 0;
+}
+
+static void check_notify(long result)
+{
+    CHECK_EQ(shmp_read(ends[0], bytes, 10), result < 0 ? -1 : 10);
+    exchange(ends[0], ends[1]);
+    int fd = shmp_notifier_open(ends[0]);
+    CHECK(fd >= 0);
+    exchange(ends[0], ends[1]);
+    uint64_t operations = 0;
+    CHECK_EQ(shmp_notifier_read(fd, &operations), 0);
+    CHECK_EQ(operations, 1);
+    CHECK_EQ(shmp_notifier_close(fd), 0);
+}
+
+TEST(faults_in_a_notifiers_life)
+{
+    all_faults(&(struct scenario){
+        .prepare = make_nonblocking, .operate = do_notify, .check = check_notify, .also = EAGAIN});
 }

@@ -1,0 +1,191 @@
+/* notify.c - how many operations there were: the counters behind notifiers. */
+#include "notify.h"
+
+#include <limits.h>
+
+#include "sys.h"
+#include "wait.h"
+
+/* Armed bits of the dead are taken away after so many operations at the latest. */
+#define PRUNE_EVERY 4096u
+
+static int other(int side)
+{
+    return side == SHMP_SIDE_READERS ? SHMP_SIDE_WRITERS : SHMP_SIDE_READERS;
+}
+
+/* ---- Who operates ------------------------------------------------------------------------ */
+
+/* What every publish of that side changes, and nobody else: of writers head, or the end of the
+ * newest slot (P1, P2); of readers tail (T4). */
+static uint64_t position(struct shmp_pipe *pipe, int side)
+{
+    struct shmp_header *h = pipe->seg.header;
+    if (side == SHMP_SIDE_READERS)
+        return load_relaxed(&h->tail);
+    const struct shmp_ring *ring = &pipe->seg.write_side;
+    uint32_t head = load_relaxed(&h->head);
+    uint32_t word = load_relaxed(&ring->words[(head - 1) & ring->mask]);
+    return ((uint64_t)head << 32) | shmp_word_end(word);
+}
+
+/* Relays watch the lives of those who may count and die before they wake (relay.c).  A newcomer
+ * has them gather again: whoever arms after this finds its entry. */
+static void introduce(struct shmp_pipe *pipe, int side)
+{
+    shmp_notify_wake(pipe, side);
+    shmp_live_set_introduced(&pipe->live, SHMP_RELAYS(other(side)));
+}
+
+bool shmp_notify_begin_slow(struct shmp_pipe *pipe, int side)
+{
+    struct shmp_notify_line *line = shmp_notify_line(pipe, other(side));
+    if ((load_relaxed(&pipe->live.introduced) & SHMP_INTRODUCED(SHMP_RELAYS(other(side)))) == 0)
+        introduce(pipe, side);
+    uint64_t ops = load_relaxed(&line->ops);
+    /* N1 before N2 before the publish.  Release: also for whoever reads them after our death, which
+     * sees each store only with those before it.  Dies here: nothing was moved, nothing counts. */
+    store_release(&line->before, position(pipe, side));
+    store_release(&line->begun, ops + 1);
+    return true;
+}
+
+/* Whoever was killed with a notifier leaves the pipe armed: this looks who is left.  In the lock of
+ * the operating side, in which bits are set (I4). */
+static void prune(struct shmp_pipe *pipe, int side)
+{
+    struct shmp_header *h = pipe->seg.header;
+    uint32_t bit = SHMP_NOTIFY(other(side));
+    uint32_t limit = load_seq_cst(&h->wait.holder_limit);
+    bool reaped = false;
+    bool wanted = false;
+    for (uint32_t i = 0; i < limit && i < SHMP_HOLDERS; i++) {
+        const struct shmp_holder *holder = &pipe->seg.holders[i];
+        if (load_acquire(&holder->live) == 0 || (load_acquire(&holder->notifiers) & bit) == 0)
+            continue;
+        bool dead = shmp_holder_reap(&pipe->live, i);
+        reaped = reaped || dead;
+        wanted = wanted || !dead;
+    }
+    if (!wanted)
+        atomic_fetch_and(&h->wait.poll_usage, ~bit);
+    if (reaped)
+        shmp_broadcast(h); /* the dead may have owed anybody a wake */
+}
+
+bool shmp_notify_end(struct shmp_pipe *pipe, int side, bool moved)
+{
+    struct shmp_notify_line *line = shmp_notify_line(pipe, other(side));
+    uint64_t ops = load_relaxed(&line->ops);
+    if (!moved) {
+        store_release(&line->begun, ops);
+        return false;
+    }
+    /* N3.  Dies before: it is counted by who takes the lock (settle).  Dies after: begun is ops,
+     * and the relays, which watch our life, look. */
+    store_seq_cst(&line->ops, ops + 1);
+    if ((ops + 1) % PRUNE_EVERY == 0)
+        prune(pipe, side);
+    return true;
+}
+
+void shmp_notify_wake(struct shmp_pipe *pipe, int side)
+{
+    _Atomic uint32_t *word = &shmp_notify_line(pipe, other(side))->sleep;
+    uint32_t seen = load_seq_cst(word); /* N4 */
+    while ((seen & 1) != 0) {
+        if (!cas_seq_cst32(word, &seen, seen + 2))
+            continue;
+        /* Changed, and still odd: who has not got to K3 does not sleep there, and if we die before
+         * the wake, the next one wakes. */
+        seen += 2;
+        shmp_sys.futex_wake((const void *)word, INT_MAX);
+        /* Whoever did K1 since then has seen our count, and stays registered. */
+        cas_seq_cst32(word, &seen, seen + 1);
+        return;
+    }
+}
+
+void shmp_notify_settle(struct shmp_pipe *pipe, int side)
+{
+    struct shmp_notify_line *line = shmp_notify_line(pipe, other(side));
+    uint64_t ops = load_relaxed(&line->ops);
+    if (load_acquire(&line->begun) == ops + 1) {
+        /* One store either way, after which there is nothing left to settle: dies before, and the
+         * next one does it. */
+        if (load_acquire(&line->before) != position(pipe, side))
+            store_seq_cst(&line->ops, ops + 1);
+        else
+            store_release(&line->begun, ops);
+    }
+    /* It may have died between N3 and N5 as well. */
+    shmp_notify_wake(pipe, side);
+}
+
+/* ---- Who is told ------------------------------------------------------------------------- */
+
+static _Atomic uint32_t *own_bits(struct shmp_pipe *pipe)
+{
+    return &pipe->seg.holders[pipe->live.index].notifiers;
+}
+
+void shmp_notify_register(struct shmp_pipe *pipe, int side)
+{
+    fetch_or_seq_cst(own_bits(pipe), SHMP_NOTIFY(side));
+}
+
+void shmp_notify_unregister(struct shmp_pipe *pipe, int side)
+{
+    if (pipe->live.index >= 0)
+        atomic_fetch_and(own_bits(pipe), ~SHMP_NOTIFY(side));
+}
+
+int shmp_notify_arm(struct shmp_end *end, int side, uint64_t *ops)
+{
+    struct shmp_pipe *pipe = end->pipe;
+    int r = shmp_side_lock(end, other(side), true);
+    if (r < 0)
+        return r;
+    fetch_or_seq_cst(&pipe->seg.header->wait.poll_usage, SHMP_NOTIFY(side));
+    *ops = load_relaxed(&shmp_notify_line(pipe, side)->ops);
+    shmp_side_unlock(end, other(side));
+    return 0;
+}
+
+void shmp_notify_disarm(struct shmp_end *end, int side)
+{
+    if (shmp_side_lock(end, other(side), false) != 0)
+        return;
+    prune(end->pipe, other(side));
+    shmp_side_unlock(end, other(side));
+}
+
+uint32_t shmp_notify_sleep(struct shmp_notify_line *line)
+{
+    uint32_t seen = load_seq_cst(&line->sleep);
+    uint32_t next;
+    do /* changed each time, so that a waker that is between its two changes spares us */
+        next = seen + ((seen & 1) != 0 ? 2 : 1);
+    while (!cas_seq_cst32(&line->sleep, &seen, next));
+    return next;
+}
+
+void shmp_notify_rescue(struct shmp_end *end, int side, bool thorough)
+{
+    struct shmp_pipe *pipe = end->pipe;
+    struct shmp_header *h = pipe->seg.header;
+    uint32_t value = load_seq_cst(side == SHMP_SIDE_READERS ? &h->w.lock : &h->r.lock);
+    uint32_t owner = value & SHMP_LOCK_OWNER_MASK;
+    uint32_t gen = (value >> SHMP_LOCK_GEN_SHIFT) & SHMP_LOCK_GEN_MASK;
+    if (owner == 0)
+        return;
+    bool gone = owner > SHMP_HOLDERS; /* a repair that failed, or damage: a dead one's as well */
+    if (!gone) {
+        const struct shmp_holder *holder = &pipe->seg.holders[owner - 1];
+        uint32_t now = SHMP_STATE_GEN(load_acquire(&holder->state));
+        gone = load_acquire(&holder->live) == 0 || ((now ^ gen) & SHMP_LOCK_GEN_MASK) != 0 ||
+               (thorough && shmp_holder_is_dead(&pipe->live, owner - 1, gen));
+    }
+    if (gone && shmp_side_lock(end, other(side), true) == 0)
+        shmp_side_unlock(end, other(side));
+}

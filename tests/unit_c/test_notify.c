@@ -1,0 +1,797 @@
+/* test_notify.c - notifiers: exact counts, also of operations whose process dies at any instruction,
+ * and the relay threads that carry them.
+ */
+#include <dirent.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/ptrace.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+
+#include "lock.h"
+#include "notify.h"
+#include "sys.h"
+#include "unit.h"
+
+static shmp_end *ends[2];
+static unsigned char bytes[140000];
+
+static int count_threads(void)
+{
+    int found = 0;
+    DIR *directory = opendir("/proc/self/task");
+    CHECK(directory != NULL);
+    for (struct dirent *entry; (entry = readdir(directory)) != NULL;)
+        found += entry->d_name[0] != '.';
+    closedir(directory);
+    return found;
+}
+
+/* Of a process with one thread of its own.  The thread sanitizer has some, too. */
+#define CHECK_RELAYS(count)                                                               \
+    do {                                                                                  \
+        if (!UNIT_TSAN)                                                                   \
+            CHECK_EQ(count_threads(), 1 + (count));                                       \
+    } while (0)
+
+static void make(int flags, uint32_t slots)
+{
+    struct shmp_options options = {.capacity = (uint64_t)slots * SHMP_SLOT_SIZE,
+                                   .first_index = UINT32_MAX - 2};
+    CHECK_EQ(shmp_pipe2_with(ends, flags | O_CLOEXEC, &options), 0);
+}
+
+static void close_ends(void)
+{
+    for (int i = 0; i < 2; i++)
+        if (ends[i])
+            CHECK_EQ(shmp_close(ends[i]), 0);
+    ends[0] = ends[1] = NULL;
+}
+
+static struct shmp_header *header(void)
+{
+    return ends[0]->pipe->seg.header;
+}
+
+static int open_notifier(int i)
+{
+    int fd = shmp_notifier_open(ends[i]);
+    CHECK(fd >= 0);
+    return fd;
+}
+
+static uint64_t taken(int fd)
+{
+    uint64_t operations = 0;
+    CHECK_EQ(shmp_notifier_read(fd, &operations), 0);
+    return operations;
+}
+
+/* What the eventfd itself has, if anything arrives there without further ado. */
+static uint64_t delivered(int fd)
+{
+    struct pollfd p = {.fd = fd, .events = POLLIN};
+    uint64_t operations = 0;
+    CHECK_EQ(poll(&p, 1, -1), 1);
+    CHECK_EQ(read(fd, &operations, sizeof operations), sizeof operations);
+    return operations;
+}
+
+static void deliver_until(int fd, uint64_t expected)
+{
+    uint64_t sum = 0;
+    while (sum < expected)
+        sum += delivered(fd);
+    CHECK_EQ(sum, expected);
+    CHECK_EQ(taken(fd), 0);
+}
+
+static size_t drain(void)
+{
+    size_t sum = 0;
+    for (ssize_t r; (r = shmp_read(ends[0], bytes, sizeof bytes)) > 0;)
+        sum += (size_t)r;
+    return sum;
+}
+
+/* ---- What counts ------------------------------------------------------------------------- */
+
+TEST(each_operation_that_moved_data_counts_one)
+{
+    make(O_NONBLOCK, 4);
+    int writes = open_notifier(0);
+    int reads = open_notifier(1);
+    CHECK_EQ(shmp_read(ends[0], bytes, 10), -1);
+    CHECK_EQ(shmp_write(ends[1], bytes, 0), 0);
+    CHECK_EQ(taken(writes), 0);
+    CHECK_EQ(taken(reads), 0);
+    CHECK_EQ(shmp_write(ends[1], bytes, 10), 10);
+    CHECK_EQ(shmp_write(ends[1], bytes, 10), 10); /* merges */
+    CHECK_EQ(shmp_write(ends[1], bytes, 9000), 9000);
+    CHECK_EQ(taken(writes), 3);
+    CHECK_EQ(taken(writes), 0);
+    CHECK_EQ(shmp_write(ends[1], bytes, 9000), 4096); /* fills what is left */
+    CHECK_EQ(shmp_write(ends[1], bytes, 9000), -1);
+    CHECK_EQ(taken(writes), 1);
+    CHECK_EQ(shmp_read(ends[0], bytes, 1), 1);
+    CHECK_EQ(shmp_read(ends[0], bytes, 100), 100);
+    CHECK_EQ(taken(reads), 2);
+    drain();
+    CHECK_EQ(taken(reads), 1);
+    CHECK_EQ(shmp_close(ends[1]), 0);
+    ends[1] = NULL;
+    CHECK_EQ(shmp_read(ends[0], bytes, 10), 0); /* end of file */
+    CHECK_EQ(taken(writes), 0);
+    CHECK_EQ(shmp_notifier_close(reads), 0);
+    CHECK_EQ(shmp_notifier_close(writes), 0);
+    close_ends();
+}
+
+TEST(counts_begin_with_the_notifier_and_end_with_its_end)
+{
+    make(O_NONBLOCK, 16);
+    CHECK_EQ(shmp_write(ends[1], bytes, 10), 10);
+    int first = open_notifier(0);
+    CHECK_EQ(shmp_write(ends[1], bytes, 10), 10);
+    int second = open_notifier(0);
+    CHECK_EQ(shmp_write(ends[1], bytes, 10), 10);
+    CHECK_EQ(taken(first), 2);
+    CHECK_EQ(shmp_write(ends[1], bytes, 10), 10);
+    CHECK_EQ(shmp_close(ends[0]), 0);
+    ends[0] = NULL;
+    CHECK_RELAYS(0);
+    deliver_until(first, 1);
+    deliver_until(second, 2);
+    CHECK_EQ(shmp_notifier_close(first), 0);
+    CHECK_EQ(shmp_notifier_close(second), 0);
+    CHECK_ERRNO(shmp_notifier_close(second), EBADF);
+    CHECK_ERRNO(shmp_notifier_read(first, &(uint64_t){0}), EBADF);
+    close_ends();
+}
+
+TEST(both_accounts_are_one)
+{
+    make(O_NONBLOCK, 16);
+    int fd = open_notifier(0);
+    uint64_t sum = 0;
+    uint32_t rounds = unit_rounds(3000);
+    for (uint32_t i = 1; i <= rounds; i++) {
+        CHECK_EQ(shmp_write(ends[1], bytes, 1), 1);
+        switch (unit_below(4)) {
+        case 0:
+            sum += taken(fd);
+            CHECK_EQ(sum, i);
+            break;
+        case 1:
+            for (uint64_t part; read(fd, &part, sizeof part) > 0;)
+                sum += part;
+            CHECK(sum <= i);
+            break;
+        default:
+            CHECK_EQ(shmp_read(ends[0], bytes, 1), 1);
+        }
+    }
+    sum += taken(fd);
+    CHECK_EQ(sum, rounds);
+    CHECK_EQ(shmp_notifier_close(fd), 0);
+    close_ends();
+}
+
+TEST(an_end_for_both_counts_both)
+{
+    const char *name = unit_name();
+    CHECK_EQ(shmp_mkfifo(name, 0600), 0);
+    shmp_end *end = shmp_open(name, O_RDWR | O_NONBLOCK);
+    CHECK(end != NULL);
+    int fd = shmp_notifier_open(end);
+    CHECK(fd >= 0);
+    CHECK_EQ(shmp_write(end, bytes, 10), 10);
+    CHECK_EQ(shmp_read(end, bytes, 3), 3);
+    CHECK_EQ(shmp_read(end, bytes, 3), 3);
+    CHECK_EQ(taken(fd), 3);
+    CHECK_EQ(shmp_notifier_close(fd), 0);
+    CHECK_EQ(shmp_close(end), 0);
+    CHECK_EQ(shmp_unlink(name), 0);
+}
+
+/* IO-4: five pages through one slot. */
+TEST(a_write_that_waits_counts_each_part)
+{
+    make(0, 1);
+    int fd = open_notifier(0);
+    pid_t writer = unit_fork();
+    if (writer == 0) {
+        CHECK_EQ(shmp_close(ends[0]), 0);
+        CHECK_EQ(shmp_write(ends[1], bytes, 5 * SHMP_SLOT_SIZE), 5 * SHMP_SLOT_SIZE);
+        CHECK_EQ(shmp_close(ends[1]), 0);
+        unit_done();
+    }
+    for (int i = 0; i < 5; i++) {
+        CHECK_EQ(delivered(fd), 1);
+        CHECK_EQ(shmp_read(ends[0], bytes, sizeof bytes), SHMP_SLOT_SIZE);
+    }
+    unit_join(writer);
+    CHECK_EQ(taken(fd), 0);
+    CHECK_EQ(shmp_notifier_close(fd), 0);
+    close_ends();
+}
+
+/* ---- Many at once ----------------------------------------------------------------------------- */
+
+static _Atomic uint64_t *sums; /* writes and reads that have moved data */
+
+/* unit_random is one sequence, and not for threads. */
+static uint32_t below(uint64_t *state, uint32_t limit)
+{
+    *state = *state * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
+    return (uint32_t)(*state >> 33) % limit;
+}
+
+static void operate(uint64_t seed)
+{
+    unsigned char own[9000];
+    memset(own, 1, sizeof own);
+    for (uint32_t i = 0; i < unit_rounds(20000); i++) {
+        size_t n = 1 + below(&seed, below(&seed, 8) ? 200 : sizeof own);
+        if (below(&seed, 2)) {
+            if (shmp_write(ends[1], own, n) > 0)
+                fetch_add_relaxed(&sums[0], 1);
+        } else if (shmp_read(ends[0], own, n) > 0) {
+            fetch_add_relaxed(&sums[1], 1);
+        }
+    }
+}
+
+static void *operate_in_thread(void *argument)
+{
+    operate(*(uint64_t *)argument);
+    return NULL;
+}
+
+static void exact(bool processes, int flags)
+{
+    pthread_t thread[3];
+    pid_t child[3];
+    uint64_t seed[3];
+    make(flags | O_NONBLOCK, 16);
+    sums = unit_shared(2 * sizeof *sums);
+    int writes = open_notifier(0);
+    int reads = open_notifier(1);
+    for (int i = 0; i < 3; i++) {
+        seed[i] = unit_random();
+        if (!processes) {
+            CHECK_EQ(pthread_create(&thread[i], NULL, operate_in_thread, &seed[i]), 0);
+            continue;
+        }
+        child[i] = unit_fork();
+        if (child[i] == 0) {
+            operate(seed[i]);
+            CHECK_EQ(shmp_close(ends[0]), 0);
+            CHECK_EQ(shmp_close(ends[1]), 0);
+            unit_done();
+        }
+    }
+    operate(unit_random());
+    for (int i = 0; i < 3; i++)
+        if (processes)
+            unit_join(child[i]);
+        else
+            CHECK_EQ(pthread_join(thread[i], NULL), 0);
+    CHECK(sums[0] > 10 && sums[1] > 10);
+    deliver_until(writes, sums[0]);
+    deliver_until(reads, sums[1]);
+    CHECK_EQ(shmp_notifier_close(writes), 0);
+    CHECK_EQ(shmp_notifier_close(reads), 0);
+    close_ends();
+}
+
+TEST(exact_over_threads)
+{
+    exact(false, 0);
+}
+
+TEST(exact_over_processes)
+{
+    exact(true, 0);
+}
+
+TEST(exact_over_processes_with_packets)
+{
+    exact(true, O_DIRECT);
+}
+
+/* A looker as well: turns with the companion's lock. */
+TEST(exact_beside_pollers)
+{
+    make(O_NONBLOCK, 16);
+    int writes = open_notifier(0);
+    shmp_fileno(ends[0]);
+    shmp_fileno(ends[1]);
+    sums = unit_shared(2 * sizeof *sums);
+    operate(unit_random());
+    deliver_until(writes, sums[0]);
+    CHECK_EQ(shmp_notifier_close(writes), 0);
+    close_ends();
+}
+
+/* ---- Arming ------------------------------------------------------------------------------------ */
+
+static _Atomic bool enough;
+
+static void *write_on(void *argument)
+{
+    (void)argument;
+    while (!load_acquire(&enough))
+        shmp_write(ends[1], "12345678", 8);
+    return NULL;
+}
+
+/* Who makes a notifier, and then takes what is there, misses nothing: whatever came later is
+ * counted, and nothing is that has not come. */
+TEST(arming_in_the_middle_of_writes)
+{
+    make(O_NONBLOCK, 64);
+    for (uint32_t i = 0; i < unit_rounds(300); i++) {
+        pthread_t thread;
+        store_release(&enough, false);
+        CHECK_EQ(pthread_create(&thread, NULL, write_on, NULL), 0);
+        uint64_t start = load_relaxed(&header()->w.calls) + load_relaxed(&header()->w.again);
+        uint64_t some = 1 + unit_below(60);
+        UNTIL(load_relaxed(&header()->w.calls) + load_relaxed(&header()->w.again) - start > some);
+        int fd = open_notifier(0);
+        size_t then = drain() / 8;
+        store_release(&enough, true);
+        CHECK_EQ(pthread_join(thread, NULL), 0);
+        size_t later = drain() / 8;
+        uint64_t counted = taken(fd);
+        CHECK(counted >= later);
+        CHECK(counted <= then + later);
+        CHECK_EQ(shmp_notifier_close(fd), 0);
+    }
+    close_ends();
+}
+
+TEST(nobody_is_left_armed)
+{
+    make(O_NONBLOCK, 16);
+    int fd = open_notifier(0);
+    int other = open_notifier(0);
+    CHECK_EQ(load_relaxed(&header()->wait.poll_usage), SHMP_NOTIFY_READERS);
+    CHECK_EQ(shmp_notifier_close(fd), 0);
+    CHECK_EQ(load_relaxed(&header()->wait.poll_usage), SHMP_NOTIFY_READERS);
+    CHECK_EQ(shmp_notifier_close(other), 0);
+    CHECK_EQ(load_relaxed(&header()->wait.poll_usage), 0);
+    close_ends();
+}
+
+TEST(a_listener_that_was_killed_disarms_in_the_end)
+{
+    make(O_NONBLOCK, 16);
+    int ready = unit_gate();
+    pid_t child = unit_fork();
+    if (child == 0) {
+        open_notifier(0);
+        unit_pass(ready);
+        pause();
+    }
+    unit_await(ready);
+    CHECK_EQ(load_relaxed(&header()->wait.poll_usage), SHMP_NOTIFY_READERS);
+    for (int i = 0; i < 9000; i++) {
+        CHECK_EQ(shmp_write(ends[1], bytes, 1), 1);
+        CHECK_EQ(shmp_read(ends[0], bytes, 1), 1);
+    }
+    /* It lives: armed. */
+    CHECK_EQ(load_relaxed(&header()->wait.poll_usage), SHMP_NOTIFY_READERS);
+    unit_kill(child);
+    for (int i = 0; i < 4096; i++) {
+        CHECK_EQ(shmp_write(ends[1], bytes, 1), 1);
+        CHECK_EQ(shmp_read(ends[0], bytes, 1), 1);
+    }
+    CHECK_EQ(load_relaxed(&header()->wait.poll_usage), 0);
+    close(ready);
+    close_ends();
+}
+
+/* ---- Deaths at chosen instants ------------------------------------------------------------------ */
+
+/* What the victim does between two SIGSTOPs of its own. */
+struct operation {
+    void (*prepare)(void);
+    void (*operate)(void);
+    int listener;         /* the end with the notifier */
+    uint64_t (*done)(void); /* how many operations of the kind have left their traces */
+};
+
+static void nothing(void)
+{
+}
+
+static void write_one(void)
+{
+    shmp_write(ends[1], "12345678", 8);
+}
+
+/* Publishes twice: 8 bytes merge, the others get a slot. */
+static void write_twice(void)
+{
+    shmp_write(ends[1], bytes, SHMP_SLOT_SIZE + 8);
+}
+
+static void read_one(void)
+{
+    shmp_read(ends[0], bytes, 8);
+}
+
+static uint64_t records(void)
+{
+    int pending;
+    CHECK_EQ(shmp_pending(ends[0], &pending), 0);
+    CHECK_EQ(pending % 8, 0);
+    return (uint64_t)pending / 8;
+}
+
+static uint64_t more_than_one_record(void)
+{
+    return records() > 1;
+}
+
+static uint64_t room(void)
+{
+    int pending;
+    CHECK_EQ(shmp_pending(ends[0], &pending), 0);
+    return 3 - (uint64_t)pending / 8;
+}
+
+static void write_three(void)
+{
+    for (int i = 0; i < 3; i++)
+        write_one();
+}
+
+static void step(pid_t victim)
+{
+    CHECK_EQ(ptrace(PTRACE_SINGLESTEP, victim, NULL, NULL), 0);
+}
+
+/* Runs the victim for so many instructions of its operation, then kills it.  false: it was done. */
+static bool run_victim(const struct operation *op, uint32_t instructions, uint32_t *marks,
+                       uint32_t *mark_count)
+{
+    pid_t victim = unit_fork();
+    if (victim == 0) {
+        CHECK_EQ(ptrace(PTRACE_TRACEME, 0, NULL, NULL), 0);
+        raise(SIGSTOP);
+        op->operate();
+        raise(SIGSTOP);
+        unit_done();
+    }
+    int status;
+    CHECK_EQ(waitpid(victim, &status, __WALL), victim);
+    CHECK(WIFSTOPPED(status) && WSTOPSIG(status) == SIGSTOP);
+    bool done = false;
+    uint64_t traces = 0;
+    for (uint32_t i = 0; i < instructions && !done; i++) {
+        step(victim);
+        CHECK_EQ(waitpid(victim, &status, __WALL), victim);
+        CHECK(WIFSTOPPED(status));
+        done = WSTOPSIG(status) == SIGSTOP;
+        CHECK(done || WSTOPSIG(status) == SIGTRAP);
+        if (marks == NULL)
+            continue;
+        struct shmp_header *h = header();
+        uint64_t now = load_relaxed(&h->head) * 3 + load_relaxed(&h->tail) * 5 +
+                       load_relaxed(&h->w.lock) * 7 + load_relaxed(&h->r.lock) * 11 +
+                       load_relaxed(&h->notify[op->listener].ops) * 13 +
+                       load_relaxed(&h->notify[op->listener].begun) * 17 +
+                       load_relaxed(&h->notify[op->listener].before) * 19 +
+                       load_relaxed(&h->notify[op->listener].sleep) * 23 +
+                       load_relaxed(&ends[0]->pipe->seg.read_side
+                                         .words[(load_relaxed(&h->head) - 1) &
+                                                ends[0]->pipe->seg.read_side.mask]) *
+                           29;
+        if (now != traces && *mark_count < 100)
+            marks[(*mark_count)++] = i;
+        traces = now;
+    }
+    unit_kill(victim);
+    return !done;
+}
+
+/* The victim's process is single-stepped, and killed at this instruction.  Then the count must
+ * become what the ring says, although nobody else does anything; and the next operation finds all
+ * in order. */
+static bool die_at(const struct operation *op, uint32_t instruction)
+{
+    make(O_NONBLOCK, 16);
+    op->prepare();
+    int fd = open_notifier(op->listener);
+    uint64_t before = op->done();
+    bool died = run_victim(op, instruction, NULL, NULL);
+    uint64_t counted = 0;
+    /* done() takes the read lock only: the count of a writer comes from the relay's rescue. */
+    UNTIL((counted += taken(fd)) >= op->done() - before);
+    uint64_t expected = op->done() - before;
+    CHECK_EQ(counted, expected);
+    write_one();
+    read_one();
+    CHECK_EQ(taken(fd), 1);
+    CHECK_EQ(shmp_notifier_close(fd), 0);
+    close_ends();
+    return died;
+}
+
+static void die_everywhere(const struct operation *op)
+{
+    uint32_t marks[100];
+    uint32_t mark_count = 0;
+    if (UNIT_TSAN)
+        SKIP("the thread sanitizer does not see other processes");
+    make(O_NONBLOCK, 16);
+    op->prepare();
+    int fd = open_notifier(op->listener);
+    pid_t probe = unit_fork();
+    if (probe == 0)
+        _exit(ptrace(PTRACE_TRACEME, 0, NULL, NULL) == 0 ? 0 : 1);
+    if (unit_wait(probe) != 0)
+        SKIP("ptrace() is not allowed here");
+    CHECK(!run_victim(op, UINT32_MAX, marks, &mark_count));
+    CHECK(mark_count >= 6); /* the lock, before, begun, the publish, the count, the unlock */
+    CHECK_EQ(shmp_notifier_close(fd), 0);
+    close_ends();
+    /* Around each change of a shared word, and here and there. */
+    for (uint32_t i = 1; i < mark_count; i++)
+        for (uint32_t at = marks[i] < 1 ? 0 : marks[i] - 1; at <= marks[i] + 1; at++)
+            die_at(op, at);
+    for (uint32_t i = 0; i < unit_rounds(8); i++)
+        die_at(op, unit_below(marks[mark_count - 1]));
+}
+
+TEST(a_writer_that_dies_at_any_instruction)
+{
+    die_everywhere(&(struct operation){nothing, write_one, 0, records});
+}
+
+TEST(a_merging_writer_that_dies_at_any_instruction)
+{
+    die_everywhere(&(struct operation){write_one, write_one, 0, records});
+}
+
+TEST(a_writer_that_publishes_twice_and_dies_at_any_instruction)
+{
+    die_everywhere(&(struct operation){write_one, write_twice, 0, more_than_one_record});
+}
+
+TEST(a_reader_that_dies_at_any_instruction)
+{
+    die_everywhere(&(struct operation){write_three, read_one, 1, room});
+}
+
+/* ---- The relay -------------------------------------------------------------------------------------- */
+
+TEST(one_thread_for_many_notifiers_and_none_after_the_last)
+{
+    enum { MANY = 200 };
+    static int fds[2 * MANY];
+    make(O_NONBLOCK, 16);
+    CHECK_RELAYS(0);
+    for (int i = 0; i < 2 * MANY; i++) {
+        fds[i] = open_notifier(i % 2);
+        CHECK_RELAYS(1);
+    }
+    for (int i = 0; i < 10; i++) {
+        CHECK_EQ(shmp_write(ends[1], bytes, 10), 10);
+        CHECK_EQ(shmp_read(ends[0], bytes, 5), 5);
+    }
+    for (int i = 0; i < 2 * MANY; i++) {
+        deliver_until(fds[i], 10);
+        CHECK_RELAYS(1);
+        CHECK_EQ(shmp_notifier_close(fds[i]), 0);
+    }
+    CHECK_RELAYS(0);
+    close_ends();
+}
+
+TEST(more_pipes_than_one_futex_waitv_takes)
+{
+    enum { PIPES = 150 };
+    static shmp_end *all[PIPES][2];
+    static int fds[PIPES];
+    for (int i = 0; i < PIPES; i++) {
+        CHECK_EQ(shmp_pipe2(all[i], O_CLOEXEC | O_NONBLOCK), 0);
+        fds[i] = shmp_notifier_open(all[i][0]);
+        CHECK(fds[i] >= 0);
+    }
+    CHECK_RELAYS(3); /* one for 64 pipes */
+    for (int round = 0; round < 3; round++)
+        for (int i = 0; i < PIPES; i++) {
+            int at = round == 1 ? PIPES - 1 - i : i;
+            CHECK_EQ(shmp_write(all[at][1], bytes, 10), 10);
+            CHECK_EQ(delivered(fds[at]), 1);
+        }
+    for (int i = 0; i < PIPES; i++) {
+        CHECK_EQ(shmp_notifier_close(fds[i]), 0);
+        CHECK_EQ(shmp_close(all[i][0]), 0);
+        CHECK_EQ(shmp_close(all[i][1]), 0);
+    }
+    CHECK_RELAYS(0);
+}
+
+TEST(a_fork_childs_copy_is_closed)
+{
+    make(O_NONBLOCK, 16);
+    int fd = open_notifier(0);
+    pid_t child = unit_fork();
+    if (child == 0) {
+        CHECK_RELAYS(0);
+        CHECK_ERRNO(shmp_notifier_read(fd, &(uint64_t){0}), EBADF);
+        CHECK_ERRNO(shmp_notifier_close(fd), EBADF);
+        int own = open_notifier(0);
+        CHECK_EQ(shmp_write(ends[1], bytes, 10), 10);
+        CHECK_EQ(delivered(own), 1);
+        CHECK_EQ(shmp_notifier_close(own), 0);
+        CHECK_RELAYS(0);
+        close_ends();
+        unit_done();
+    }
+    unit_join(child);
+    CHECK_EQ(delivered(fd), 1);
+    CHECK_EQ(load_relaxed(&header()->wait.poll_usage), SHMP_NOTIFY_READERS);
+    CHECK_EQ(shmp_notifier_close(fd), 0);
+    close_ends();
+}
+
+/* Forks at any moment of the relay's cycle, while operations go on. */
+TEST(forks_while_the_relay_works)
+{
+    make(O_NONBLOCK, 16);
+    int fd = open_notifier(0);
+    for (uint32_t i = 0; i < unit_rounds(200); i++) {
+        for (uint32_t n = unit_below(20); n > 0; n--) {
+            CHECK_EQ(shmp_write(ends[1], bytes, 1), 1);
+            CHECK_EQ(shmp_read(ends[0], bytes, 1), 1);
+        }
+        pid_t child = unit_fork();
+        if (child == 0) {
+            if (i % 2 == 0) {
+                int own = open_notifier(0);
+                CHECK_EQ(shmp_write(ends[1], bytes, 1), 1);
+                CHECK_EQ(delivered(own), 1);
+                CHECK_EQ(shmp_notifier_close(own), 0);
+            }
+            close_ends();
+            unit_done();
+        }
+        unit_join(child);
+        CHECK_EQ(shmp_read(ends[0], bytes, 1), i % 2 == 0 ? 1 : -1);
+    }
+    CHECK(taken(fd) >= unit_rounds(200) / 2);
+    CHECK_EQ(shmp_notifier_close(fd), 0);
+    close_ends();
+}
+
+TEST(listeners_in_several_processes)
+{
+    enum { LISTENERS = 4, WRITES = 500 };
+    pid_t child[LISTENERS];
+    int ready = unit_gate();
+    make(0, 1024);
+    for (int i = 0; i < LISTENERS; i++) {
+        child[i] = unit_fork();
+        if (child[i] == 0) {
+            int fd = open_notifier(0);
+            unit_pass(ready);
+            deliver_until(fd, WRITES);
+            CHECK_EQ(shmp_notifier_close(fd), 0);
+            close_ends();
+            unit_done();
+        }
+    }
+    for (int i = 0; i < LISTENERS; i++)
+        unit_await(ready);
+    for (int i = 0; i < WRITES; i++)
+        CHECK_EQ(shmp_write(ends[1], bytes, 10), 10);
+    for (int i = 0; i < LISTENERS; i++)
+        unit_join(child[i]);
+    close(ready);
+    close_ends();
+}
+
+/* Nobody but the relay sleeps there, so that each operation of a slow sequence needs a wake, and
+ * one of a quick one needs none. */
+static _Atomic unsigned wakes;
+static struct shmp_sys_table real_calls;
+
+static long counting_wake(const void *address, int count)
+{
+    fetch_add_relaxed(&wakes, 1);
+    return real_calls.futex_wake(address, count);
+}
+
+TEST(a_storm_needs_few_wakes)
+{
+    make(O_NONBLOCK, 16);
+    real_calls = shmp_sys;
+    shmp_sys.futex_wake = counting_wake; /* before there are threads, and again after */
+    int fd = open_notifier(0);
+    for (int i = 0; i < 100000; i++) {
+        CHECK_EQ(shmp_write(ends[1], bytes, 1), 1);
+        CHECK_EQ(shmp_read(ends[0], bytes, 1), 1);
+    }
+    unsigned count = load_relaxed(&wakes);
+    deliver_until(fd, 100000);
+    CHECK_EQ(shmp_notifier_close(fd), 0);
+    shmp_sys.futex_wake = real_calls.futex_wake;
+    close_ends();
+    CHECK(count < 10000);
+}
+
+static long no_write(int fd, const void *buffer, size_t count)
+{
+    (void)fd, (void)buffer, (void)count;
+    unit_fail(__FILE__, __LINE__, "the companion is written to, though nobody looks at it");
+}
+
+TEST(a_notifier_alone_leaves_the_companion_in_peace)
+{
+    make(O_NONBLOCK, 16);
+    real_calls = shmp_sys;
+    shmp_sys.write_quiet = no_write;
+    int writes = open_notifier(0);
+    int reads = open_notifier(1);
+    /* Somebody is in it, or was stopped there: nobody who only counts waits for that. */
+    CHECK_EQ(shmp_lock(&ends[0]->pipe->live, &header()->companion.lock, SHMP_LOCK_TRY), SHMP_LOCKED);
+    for (int i = 0; i < 100; i++) {
+        CHECK_EQ(shmp_write(ends[1], bytes, 5000), 5000);
+        CHECK_EQ(shmp_read(ends[0], bytes, 5000), 5000);
+    }
+    shmp_unlock(&header()->companion.lock);
+    deliver_until(writes, 100);
+    deliver_until(reads, 100);
+    CHECK_EQ(shmp_notifier_close(reads), 0);
+    CHECK_EQ(shmp_notifier_close(writes), 0);
+    shmp_sys = real_calls;
+    close_ends();
+}
+
+static long no_waitv(struct shmp_futex_waitv *words, unsigned count, const struct timespec *until)
+{
+    (void)words, (void)count, (void)until;
+    return -ENOSYS;
+}
+
+TEST(without_futex_waitv)
+{
+    real_calls = shmp_sys;
+    shmp_sys.futex_waitv = no_waitv;
+    make(O_NONBLOCK, 16);
+    int fd = open_notifier(0);
+    for (int i = 0; i < 20; i++) {
+        CHECK_EQ(shmp_write(ends[1], bytes, 10), 10);
+        CHECK_EQ(delivered(fd), 1);
+    }
+    CHECK_EQ(shmp_notifier_close(fd), 0);
+    shmp_sys = real_calls;
+    close_ends();
+}
+
+/* ---- Damage ------------------------------------------------------------------------------------------ */
+
+TEST(a_counter_that_somebody_scribbled_on_hurts_nobody)
+{
+    make(O_NONBLOCK, 16);
+    int fd = open_notifier(0);
+    static const uint64_t rubbish[] = {UINT64_MAX, 0, UINT64_C(1) << 63, 5};
+    for (int i = 0; i < 4; i++) {
+        store_seq_cst(&header()->notify[0].ops, rubbish[i]);
+        store_seq_cst(&header()->notify[0].sleep, (uint32_t)rubbish[i] ^ 0x55555555u);
+        CHECK_EQ(shmp_write(ends[1], bytes, 10), 10);
+        taken(fd);
+    }
+    CHECK_EQ(shmp_notifier_close(fd), 0);
+    close_ends();
+    CHECK_RELAYS(0);
+}
