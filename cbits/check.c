@@ -32,7 +32,7 @@
 #define FLAGS_OF_SLOTS (SHMP_SLOT_CAN_MERGE | SHMP_SLOT_PACKET | SHMP_SLOT_WHOLE | \
                         SHMP_SLOT_LOSS | SHMP_SLOT_SEALED)
 #define FLAGS_OF_ENDS ((uint32_t)(O_APPEND | O_ASYNC | O_DIRECT | O_NOATIME | O_NONBLOCK) | 0100000u)
-#define POLL_BITS (SHMP_POLL_READERS | SHMP_POLL_WRITERS | SHMP_ASYNC_WRITERS)
+#define USAGE_BITS (SHMP_POLL_ANY | SHMP_NOTIFY_READERS | SHMP_NOTIFY_WRITERS)
 
 /* One look. */
 struct look {
@@ -302,8 +302,8 @@ static void check_companion(struct look *l)
     uint32_t in_step = load_relaxed(&h->companion.in_step);
     uint32_t level = load_relaxed(&h->companion.level);
     uint32_t edges = load_relaxed(&h->companion.most_edges);
-    if ((usage & ~POLL_BITS) != 0)
-        WRONG("poll-usage", 0, "poll usage: unknown bits 0x%x", usage & ~POLL_BITS);
+    if ((usage & ~USAGE_BITS) != 0)
+        WRONG("poll-usage", 0, "poll usage: unknown bits 0x%x", usage & ~USAGE_BITS);
     if ((in_step & ~usage) != 0)
         WRONG("in-step", 0, "in step: 0x%x, of sides at which nobody looks (0x%x)", in_step, usage);
     if (level > SHMP_LEVEL_GROWN)
@@ -329,9 +329,12 @@ static void check_holder(struct look *l, uint32_t i, const struct shmp_holder *h
               SHMP_STATE_READERS(state), SHMP_STATE_WRITERS(state));
     if (live != 0 && i >= limit)
         WRONG("holder-limit", i, "holder %u: taken, but the limit is %u", i, limit);
-    if ((load_relaxed(&h->introduced) & ~3u) != 0)
+    if ((load_relaxed(&h->introduced) & ~15u) != 0)
         WRONG("holder-introduced", i, "holder %u: introduced to unknown queues (0x%x)", i,
               load_relaxed(&h->introduced));
+    if ((load_relaxed(&h->notifiers) & ~(SHMP_NOTIFY_READERS | SHMP_NOTIFY_WRITERS)) != 0)
+        WRONG("holder-notifiers", i, "holder %u: notifiers on unknown sides (0x%x)", i,
+              load_relaxed(&h->notifiers));
     if (live != 1)
         return;
     if (load_relaxed(&h->pid) != (uint32_t)getpid() && !shmp_peek_is_locked(l->peek.fd, i)) {

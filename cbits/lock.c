@@ -41,7 +41,7 @@ enum shmp_locked shmp_lock_slow(struct shmp_live *live, _Atomic uint32_t *word,
     }
     if (patience == SHMP_LOCK_TRY)
         return SHMP_LOCK_BUSY;
-    bool suspect = false;
+    bool suspect = patience == SHMP_LOCK_DEAD;
     for (;;) {
         uint32_t seen = load_relaxed(word);
         if (seen == 0) {
@@ -57,6 +57,8 @@ enum shmp_locked shmp_lock_slow(struct shmp_live *live, _Atomic uint32_t *word,
             }
             continue;
         }
+        if (patience == SHMP_LOCK_DEAD)
+            return SHMP_LOCK_BUSY;
         uint32_t marked = seen | SHMP_LOCK_WAITERS;
         if (seen != marked && !cas_seq_cst32(word, &seen, marked))
             continue;

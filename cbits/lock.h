@@ -18,13 +18,14 @@
 enum shmp_locked {
     SHMP_LOCKED = 0,
     SHMP_LOCKED_FROM_DEAD = 1, /* repair what it protects first */
-    SHMP_LOCK_BUSY = 2,        /* only with SHMP_LOCK_TRY */
+    SHMP_LOCK_BUSY = 2,        /* only with SHMP_LOCK_TRY and SHMP_LOCK_DEAD */
     SHMP_LOCK_SIGNAL = 3,      /* only with SHMP_LOCK_SIGNALS: a handler ran */
 };
 
-/* How long: for a moment; until it is ours or a handler has run (its owner may be stopped); or
- * until it is ours, where to give up would leave things half done. */
-enum shmp_patience { SHMP_LOCK_TRY, SHMP_LOCK_SIGNALS, SHMP_LOCK_WAIT };
+/* How long: for a moment; until it is ours or a handler has run (its owner may be stopped); until
+ * it is ours, where to give up would leave things half done; or for a moment, but also from the
+ * dead. */
+enum shmp_patience { SHMP_LOCK_TRY, SHMP_LOCK_SIGNALS, SHMP_LOCK_WAIT, SHMP_LOCK_DEAD };
 
 enum shmp_locked shmp_lock_slow(struct shmp_live *live, _Atomic uint32_t *word,
                                 enum shmp_patience patience);

@@ -179,13 +179,12 @@ void shmp_notify_rescue(struct shmp_end *end, int side, bool thorough)
     uint32_t gen = (value >> SHMP_LOCK_GEN_SHIFT) & SHMP_LOCK_GEN_MASK;
     if (owner == 0)
         return;
-    bool gone = owner > SHMP_HOLDERS; /* a repair that failed, or damage: a dead one's as well */
-    if (!gone) {
+    bool suspect = thorough || owner > SHMP_HOLDERS; /* damage, or a repair that failed */
+    if (!suspect) {
         const struct shmp_holder *holder = &pipe->seg.holders[owner - 1];
         uint32_t now = SHMP_STATE_GEN(load_acquire(&holder->state));
-        gone = load_acquire(&holder->live) == 0 || ((now ^ gen) & SHMP_LOCK_GEN_MASK) != 0 ||
-               (thorough && shmp_holder_is_dead(&pipe->live, owner - 1, gen));
+        suspect = load_acquire(&holder->live) == 0 || ((now ^ gen) & SHMP_LOCK_GEN_MASK) != 0;
     }
-    if (gone && shmp_side_lock(end, other(side), true) == 0)
-        shmp_side_unlock(end, other(side));
+    if (suspect)
+        shmp_side_rescue(end, other(side));
 }

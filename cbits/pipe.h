@@ -135,6 +135,8 @@ void shmp_seen_forget(struct shmp_pipe *pipe);
  * -errno, not locked. */
 int shmp_side_lock(struct shmp_end *end, int side, bool may_sleep);
 void shmp_side_unlock(struct shmp_end *end, int side);
+/* Takes it from the dead, repairs and gives it back.  Waits for nobody who lives. */
+void shmp_side_rescue(struct shmp_end *end, int side);
 static inline struct shmp_ring *shmp_side_ring(struct shmp_pipe *pipe, int side)
 {
     return side == SHMP_SIDE_READERS ? &pipe->seg.read_side : &pipe->seg.write_side;

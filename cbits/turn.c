@@ -32,7 +32,7 @@ static void leave(struct shmp_pipe *pipe, int side)
     store_release(&pipe->inside[side], false);
 }
 
-int shmp_side_lock(struct shmp_end *end, int side, bool may_sleep)
+static int lock_side(struct shmp_end *end, int side, enum shmp_patience patience)
 {
     struct shmp_pipe *pipe = end->pipe;
     struct shmp_header *h = pipe->seg.header;
@@ -41,8 +41,7 @@ int shmp_side_lock(struct shmp_end *end, int side, bool may_sleep)
     int r = shmp_end_claim(end);
     if (r < 0)
         return r;
-    enum shmp_locked locked =
-        shmp_lock(&pipe->live, word, may_sleep ? SHMP_LOCK_SIGNALS : SHMP_LOCK_TRY);
+    enum shmp_locked locked = shmp_lock(&pipe->live, word, patience);
     if (locked == SHMP_LOCK_BUSY)
         return SHMP_WOULD_SLEEP;
     if (locked == SHMP_LOCK_SIGNAL)
@@ -73,6 +72,17 @@ int shmp_side_lock(struct shmp_end *end, int side, bool may_sleep)
     else if (r < 0)
         shmp_unlock(word);
     return r;
+}
+
+int shmp_side_lock(struct shmp_end *end, int side, bool may_sleep)
+{
+    return lock_side(end, side, may_sleep ? SHMP_LOCK_SIGNALS : SHMP_LOCK_TRY);
+}
+
+void shmp_side_rescue(struct shmp_end *end, int side)
+{
+    if (lock_side(end, side, SHMP_LOCK_DEAD) == 0)
+        shmp_side_unlock(end, side);
 }
 
 void shmp_side_unlock(struct shmp_end *end, int side)

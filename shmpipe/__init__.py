@@ -62,7 +62,7 @@ _CHECKING = ("Check", "Finding", "check")
 
 
 def __getattr__(name: str) -> object:
-    """Loads what is not always needed when it is first asked for: dataclasses take long to import."""
+    """Loads what few programs need when it is first asked for: dataclasses take long to import."""
     if name in _WATCHING:
         from shmpipe import inspect
 

@@ -36,6 +36,8 @@ static const uint32_t favourites[] = {
     WORD(geometry[0].area_offset), WORD(geometry[0].ring_size), WORD(geometry[0].max_usage),
     WORD(geometry[1].area_offset), WORD(geometry[1].ring_size), WORD(geometry[1].max_usage),
     WORD(wait.readable.word), WORD(wait.readable.word) + 1,
+    WORD(notify[0].ops), WORD(notify[0].begun), WORD(notify[0].sleep),
+    WORD(notify[1].ops), WORD(notify[1].begun), WORD(notify[1].sleep),
 };
 
 static uint32_t some_value(uint32_t was)
@@ -116,6 +118,21 @@ static void one_read(void)
     untouched(bytes, r > 0 ? (size_t)r : 0, sizeof bytes);
 }
 
+/* Its relay sleeps on words that change, and looks whom it can take a lock from. */
+static int notifiers[2] = {-1, -1};
+
+static long one_notification(uint32_t i)
+{
+    uint64_t operations;
+    if (notifiers[i] < 0)
+        return notifiers[i] = shmp_notifier_open(ends[i]);
+    if (unit_below(8) != 0)
+        return shmp_notifier_read(notifiers[i], &operations);
+    long r = shmp_notifier_close(notifiers[i]);
+    notifiers[i] = -1;
+    return r;
+}
+
 static void one_call(uint32_t which)
 {
     struct shmp_pollfd p[2] = {{ends[0], POLLIN, 0}, {ends[1], POLLOUT, 0}};
@@ -149,6 +166,8 @@ static void one_call(uint32_t which)
         r = shmp_fcntl(ends[1], F_SETFL, O_NONBLOCK | (unit_below(2) ? O_DIRECT : 0));
         break;
     case 7:
+        r = one_notification(which / 16 % 2);
+        break;
     case 8:
     case 9:
     case 10:
@@ -179,6 +198,9 @@ static void finish(pid_t peer)
     store_relaxed(&h->w.lock, 0); /* of a process that lives, perhaps: nobody would unlock it */
     store_relaxed(&h->r.lock, 0);
     store_relaxed(&h->companion.lock, 0);
+    for (int i = 0; i < 2; i++)
+        if (notifiers[i] >= 0)
+            CHECK_EQ(shmp_notifier_close(notifiers[i]), 0);
     CHECK_EQ(shmp_close(ends[0]) | shmp_close(ends[1]), 0);
 }
 

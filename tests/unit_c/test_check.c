@@ -285,7 +285,7 @@ TEST(each_broken_rule_is_named)
     BROKEN(h->r.lock, 0x40000000u, "lock-word", "read lock");
     BROKEN(h->w.lock, SHMP_HOLDERS + 1, "lock-word", "write lock");
     BROKEN(h->companion.lock, SHMP_LOCK_WAITERS, "lock-word", "companion lock");
-    BROKEN(h->wait.poll_usage, 8, "poll-usage", "0x8");
+    BROKEN(h->wait.poll_usage, 32, "poll-usage", "0x20");
     BROKEN(h->companion.in_step, 1, "in-step", "nobody looks");
     BROKEN(h->companion.level, 5, "level", "level 5");
     BROKEN(h->companion.most_edges, 77, "most-edges", "77 edges");
@@ -293,7 +293,8 @@ TEST(each_broken_rule_is_named)
     BROKEN(h->wait.holder_limit, 0, "holder-limit", "holder 0: taken");
     BROKEN(holders[0].live, 2, "holder-live", "live is 2");
     BROKEN(holders[5].state, 3, "holder-counts", "3 writers");
-    BROKEN(holders[0].introduced, 4, "holder-introduced", "0x4");
+    BROKEN(holders[0].introduced, 16, "holder-introduced", "0x10");
+    BROKEN(holders[0].notifiers, 4, "holder-notifiers", "0x4");
     BROKEN(descriptions[9], 1, "description-free", "flags 0x1");
     BROKEN(descriptions[0], load_relaxed(&descriptions[0]) | 1, "description-flags", "0x1");
     CHECK_EQ(shmp_read(ends[0], bytes, 5000), 4900);
