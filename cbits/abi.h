@@ -153,6 +153,8 @@ struct shmp_write_line {
     _Atomic uint64_t calls;
     _Atomic uint64_t sleeps;
     _Atomic uint64_t again;
+    _Atomic uint64_t idle_tail;  /* where readers stood since idle_ns, while some of them slept */
+    _Atomic uint64_t idle_ns;    /* beside data (WK-10) */
 };
 
 /* Written by readers under the read lock. */
@@ -165,6 +167,8 @@ struct shmp_read_line {
     _Atomic uint64_t calls;
     _Atomic uint64_t sleeps;
     _Atomic uint64_t again;
+    _Atomic uint64_t idle_head; /* where writers stood since idle_ns, while some of them slept */
+    _Atomic uint64_t idle_ns;   /* beside room */
 };
 
 #define SHMP_POLL_READERS 1u /* somebody looks at read ends: keep POLLIN exact */

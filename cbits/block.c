@@ -7,12 +7,9 @@
 
 int (*shmp_on_tick)(void);
 
-#define SPIN_NS UINT64_C(50000) /* one wake latency: what a sleep would cost anyway */
+#define TICK_NS UINT64_C(1000000000)
 
-static struct shmp_queue *queue_of(struct shmp_header *h, int side)
-{
-    return side == SHMP_SIDE_READERS ? &h->wait.readable : &h->wait.writable;
-}
+#define SPIN_NS UINT64_C(50000) /* one wake latency: what a sleep would cost anyway */
 
 /* The condition this side sleeps for, without its other half, the last close (WK-12). */
 static bool ready(struct shmp_header *h, int side)
@@ -81,9 +78,53 @@ bool shmp_spin(struct shmp_end *end, int side)
     return true;
 }
 
-/* The safety slice is over, the condition holds, and we are still registered: either somebody
- * who was woken for it is merely late, then the ring or the epoch will move, or a wake was lost,
- * which is a bug (or its receiver is stopped: decision 0024). */
+/* Before it sleeps again: waits for a change that is being made this very moment.  Whoever makes it
+ * may have woken us ahead of it, or ahead of it somebody who has died since, and owes no wake after
+ * it (shmp_wake_ahead).  0; -EINTR. */
+static int wait_for_the_lock(struct shmp_end *end, int side)
+{
+    struct shmp_header *h = end->pipe->seg.header;
+    int other = shmp_other_side(side);
+    /* Acquire: who was woken ahead sees the lock taken, or the change made. */
+    if (load_acquire(other == SHMP_SIDE_READERS ? &h->r.lock : &h->w.lock) == 0 || ready(h, side))
+        return 0;
+    int r = shmp_side_lock(end, other, true);
+    if (r == 0)
+        shmp_side_unlock(end, other);
+    else if (r == -EINTR && !ready(h, side))
+        shmp_side_wake_one(h, side); /* somebody else must wait for it then */
+    else
+        r = 0;
+    return r;
+}
+
+/* Sleepers of the other side could go on, and do not: whoever was woken, or was to wake them, is
+ * stopped (WK-10).  Nobody of this side sleeps for long beside that. */
+struct stall {
+    uint64_t tail;
+    uint32_t head;
+    uint64_t since; /* 0: all is well */
+};
+
+static bool is_overdue(struct stall *stall, struct shmp_header *h, int other)
+{
+    if (!shmp_side_sleeps(h, other) || !ready(h, other)) {
+        stall->since = 0;
+        return false;
+    }
+    uint64_t now = shmp_now_ns();
+    uint64_t tail = load_seq_cst(&h->tail);
+    uint32_t head = load_seq_cst(&h->head);
+    bool moved = stall->since == 0 || tail != stall->tail || head != stall->head;
+    if (!moved && now - stall->since < SHMP_OVERDUE_NS)
+        return false;
+    *stall = (struct stall){.tail = tail, .head = head, .since = now};
+    return !moved;
+}
+
+/* The backstop is over, the condition holds, and we are still registered: either somebody who was
+ * woken for it is merely late, then the ring or the epoch will move, or a wake was lost, which is
+ * a bug (or its receiver, or its waker, is stopped: decision 0024). */
 static void judge_lost_wake(struct shmp_header *h, const _Atomic uint32_t *word, int side)
 {
     uint32_t epoch = load_seq_cst(word);
@@ -106,7 +147,7 @@ static void judge_lost_wake(struct shmp_header *h, const _Atomic uint32_t *word,
 static bool wait_briefly(struct shmp_end *end, int side, int *r)
 {
     struct shmp_header *h = end->pipe->seg.header;
-    struct shmp_queue *queue = queue_of(h, side);
+    struct shmp_queue *queue = shmp_side_queue(h, side);
     uint32_t epoch = shmp_queue_register(queue);
     bool go_on = ready(h, side);
     long woken = -EAGAIN;
@@ -127,14 +168,32 @@ static bool wait_briefly(struct shmp_end *end, int side, int *r)
     return go_on || woken == -EINTR;
 }
 
-int shmp_wait_side(struct shmp_end *end, int side, uint64_t deadline_ns, bool begun)
+/* Registered: is there anything to wait for?  Gathers whom to watch meanwhile. */
+static bool must_sleep(struct shmp_end *end, int side, bool plain, struct shmp_watch *watch)
+{
+    struct shmp_pipe *pipe = end->pipe;
+    int other = shmp_other_side(side);
+    shmp_watch_all(watch, &pipe->live, side);
+    watch->plain = plain;
+    watch->complete = watch->complete && !plain;
+    if (ready(pipe->seg.header, side))
+        return false;
+    if (load_acquire(&pipe->held[other]) != 0 || watch->tracked != 0)
+        return true;
+    watch->complete = false; /* the kernel counts a holder that we cannot see */
+    return !shmp_side_is_hung_up(end, other);
+}
+
+int shmp_wait_side(struct shmp_end *end, int side, bool begun)
 {
     struct shmp_pipe *pipe = end->pipe;
     struct shmp_header *h = pipe->seg.header;
-    struct shmp_queue *queue = queue_of(h, side);
+    struct shmp_queue *queue = shmp_side_queue(h, side);
     struct shmp_pace pace = {0};
+    struct stall stall = {0};
     struct shmp_watch watch;
-    int other = side == SHMP_SIDE_READERS ? SHMP_SIDE_WRITERS : SHMP_SIDE_READERS;
+    int other = shmp_other_side(side);
+    bool first = true;
     int r;
 
     uint64_t ticked = shmp_now_ns();
@@ -142,33 +201,29 @@ int shmp_wait_side(struct shmp_end *end, int side, uint64_t deadline_ns, bool be
         shmp_queue_step_epoch(queue);
     /* Then nobody's life is watched, and we look often. */
     bool plain = begun && shmp_sys.restarting_handlers() > 0;
-    if (end->brief && deadline_ns == 0 && !plain && wait_briefly(end, side, &r))
-        return r;
-    for (;;) {
+    if (end->brief && !plain) {
+        if (wait_briefly(end, side, &r))
+            return r;
+        first = false;
+    }
+    for (;; first = false) {
+        if (!first && (r = wait_for_the_lock(end, side)) < 0)
+            return r;
         /* Announce, then gather whom to watch, then look: a holder that attaches after the
          * gathering changes the epoch, a publish after the look finds us registered. */
         uint32_t epoch = shmp_queue_register(queue);
-        shmp_watch_all(&watch, &pipe->live, side);
-        watch.plain = plain;
-        watch.complete = watch.complete && !plain;
-        bool done = ready(h, side);
-        if (!done && load_acquire(&pipe->held[other]) == 0 && watch.tracked == 0) {
-            done = shmp_side_is_hung_up(end, other);
-            watch.complete = false; /* the kernel counts a holder that we cannot see */
-        }
-        if (done || watch.noticed) {
+        if (!must_sleep(end, side, plain, &watch)) {
             shmp_queue_leave(queue, epoch);
             shmp_watch_release(&watch, &pipe->live);
-            if (watch.noticed)
-                shmp_broadcast(h); /* the dead may have owed anybody a wake */
-            if (done)
-                return 0;
-            continue;
+            return 0;
         }
+        /* After our look: of two sides that go to sleep at once, one sees the other registered. */
+        if (is_overdue(&stall, h, other) && !shmp_wake_ahead(pipe, other))
+            shmp_side_wake_one(h, other);
+        pace.soon = stall.since != 0;
         fetch_add_relaxed(side == SHMP_SIDE_READERS ? &h->r.sleeps : &h->w.sleeps, 1);
         uint64_t start = shmp_now_ns();
-        enum shmp_woken woken =
-            shmp_watch_sleep(&watch, shmp_queue_word(queue), epoch, deadline_ns, &pace);
+        enum shmp_woken woken = shmp_watch_sleep(&watch, shmp_queue_word(queue), epoch, 0, &pace);
         bool go_on = ready(h, side);
         uint64_t now = shmp_now_ns();
         end->brief = now - start < BRIEF_NS;
@@ -177,17 +232,15 @@ int shmp_wait_side(struct shmp_end *end, int side, uint64_t deadline_ns, bool be
         if (woken != SHMP_WOKEN && woken != SHMP_CHANGED)
             shmp_queue_leave(queue, epoch);
         shmp_watch_release(&watch, &pipe->live);
-        if (go_on) /* data wins over a signal and over the clock (SG-4) */
+        if (go_on) /* data wins over a signal (SG-4) */
             return 0;
         if (woken == SHMP_SIGNAL)
             return -EINTR;
-        if (shmp_on_tick && now - ticked >= SHMP_SAFETY_SLICE_NS) {
+        if (shmp_on_tick && now - ticked >= TICK_NS) {
             ticked = now;
             if (shmp_on_tick() < 0)
                 return -EINTR;
         }
-        if (woken == SHMP_LATE)
-            return -ETIMEDOUT;
         /* A long wait: time to see to it that others can watch us. */
         shmp_renew();
     }

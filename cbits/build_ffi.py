@@ -57,15 +57,17 @@ typedef int... mode_t;
 struct iovec { void *iov_base; size_t iov_len; };
 """
 
-# For shmpipe/_slow.py alone.  A sleeper calls shmp_on_tick (pipe.h) about once a second: where the
-# fast calls do not set it, shmpy_tick does, whose body is there.
+# For shmpipe/_slow.py alone, and its tests.  A sleeper that looks around calls shmp_on_tick
+# (pipe.h) then: where the fast calls do not set it, shmpy_tick does, whose body is there.
 SLOW_DECLARATIONS = """
 extern int (*shmp_on_tick)(void);
+extern uint64_t shmp_backstop_ns;
 extern "Python" int shmpy_tick(void);
 void shmpy_set_errno(int code);
 """
 SLOW_DEFINITIONS = """
 extern int (*shmp_on_tick)(void);
+extern uint64_t shmp_backstop_ns;
 static void shmpy_set_errno(int code)
 {
     errno = code;

@@ -144,14 +144,15 @@ long shmp_capacity_set(struct shmp_end *end, long argument)
         return r;
     if (slots == 0)
         r = -EPERM; /* only growth can be above the limit (CP-4) */
-    shmp_introduce(pipe, SHMP_SIDE_WRITERS);
+    bool ahead = r == 0 && shmp_wake_ahead(pipe, SHMP_SIDE_WRITERS);
     if (r == 0)
         r = set_slots(pipe, slots);
     unlock_both(end);
     if (r < 0)
         return r;
     /* Any resize wakes a writer and the pollers, whatever it changed (CP-8). */
-    shmp_queue_wake_one(&h->wait.writable, &h->stats.write_wakes);
+    if (!ahead)
+        shmp_side_wake_one(h, SHMP_SIDE_WRITERS);
     if (shmp_companion_is_watched(h))
         shmp_companion_resized(&pipe->live, end->fd);
     return (long)slots * (long)SHMP_SLOT_SIZE;

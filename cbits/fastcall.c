@@ -331,7 +331,7 @@ static ssize_t wait_readable(PyObject *self, struct shmp_end *end, bool *slept)
             shmp_renew();
         *slept = true;
         saved = PyEval_SaveThread();
-        r = shmp_wait_side(end, SHMP_SIDE_READERS, 0, false);
+        r = shmp_wait_side(end, SHMP_SIDE_READERS, false);
         PyEval_RestoreThread(saved);
         if (r != -EINTR || !may_resume(self, end))
             break;

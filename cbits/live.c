@@ -72,6 +72,8 @@ static int fill_entry(struct shmp_live *live, uint32_t index)
     store_relaxed(&h->introduced, 0);
     store_relaxed(&h->notifiers, 0);
     store_relaxed(&live->introduced, 0);
+    store_relaxed(&live->debts[SHMP_SIDE_READERS], 0);
+    store_relaxed(&live->debts[SHMP_SIDE_WRITERS], 0);
     store_relaxed(&h->start_ns, shmp_clock_ns(CLOCK_BOOTTIME));
     int r = publish_record(live, h);
     if (r < 0)

@@ -37,10 +37,15 @@ struct shmp_live {
     uint32_t gen;
     uint32_t record_seq;
     _Atomic uint32_t introduced; /* our bits of the entry */
+    _Atomic uint32_t debts[2]; /* sleepers by side that may not watch us; 0: not counted (presence.c) */
     struct shmp_peer **peers; /* by holder index, allocated at first use */
 };
 
 enum { SHMP_SIDE_READERS = 0, SHMP_SIDE_WRITERS = 1 };
+static inline int shmp_other_side(int side)
+{
+    return side == SHMP_SIDE_READERS ? SHMP_SIDE_WRITERS : SHMP_SIDE_READERS;
+}
 
 int shmp_live_open(struct shmp_live *live, struct shmp_seg *seg);
 void shmp_live_close(struct shmp_live *live);

@@ -112,13 +112,22 @@ bool shmp_side_is_present(struct shmp_end *end, int side);
 bool shmp_side_is_hung_up(struct shmp_end *end, int side);
 /* Any process but this, or any end of this but one. */
 bool shmp_is_held_by_others(struct shmp_pipe *pipe);
-/* Before this process does what may owe the sleepers of that side a wake: sees to it that they
- * watch it (watch.h).  Free once done. */
+/* Sees to it that all sleepers of that side watch this process, by waking them (watch.h). */
 void shmp_introduce_slow(struct shmp_pipe *pipe, int side);
 static inline void shmp_introduce(struct shmp_pipe *pipe, int side)
 {
     if ((load_relaxed(&pipe->live.introduced) & SHMP_INTRODUCED(side)) == 0)
         shmp_introduce_slow(pipe, side);
+}
+/* Before each change that may owe a sleeper of that side a wake, under the lock of the changing
+ * side.  While some of the sleepers do not watch this process, its wakes come first, so that its
+ * death can owe nobody one: who is woken and finds nothing waits for the lock before it sleeps
+ * again.  true: it has woken one, and owes none for this change. */
+bool shmp_wake_ahead_slow(struct shmp_pipe *pipe, int side);
+static inline bool shmp_wake_ahead(struct shmp_pipe *pipe, int side)
+{
+    return (load_relaxed(&pipe->live.introduced) & SHMP_INTRODUCED(side)) == 0 &&
+           shmp_wake_ahead_slow(pipe, side);
 }
 /* Before an end is closed: whom it may be the last to tell must watch us. */
 void shmp_side_closing(struct shmp_pipe *pipe, int mode);
@@ -192,13 +201,13 @@ void shmp_hand_on(struct shmp_end *end, int side);
  * true: worth another try. */
 bool shmp_spin(struct shmp_end *end, int side);
 bool shmp_can_spin(struct shmp_end *end, int side);
-/* Sleeps until the side can go on, or would see the end.  0, -EINTR, -ETIMEDOUT.  begun: the
- * operation has moved something, so every signal handler ends it (WR-12). */
-int shmp_wait_side(struct shmp_end *end, int side, uint64_t deadline_ns, bool begun);
+/* Sleeps until the side can go on, or would see the end.  0, -EINTR.  begun: the operation has
+ * moved something, so every signal handler ends it (WR-12). */
+int shmp_wait_side(struct shmp_end *end, int side, bool begun);
 
-/* For language bindings: called about once a second by a sleeper that holds nothing.  Below 0
- * ends the wait with -EINTR.  A signal that came between the binding's last look and the sleep
- * is noticed here (H50). */
+/* For language bindings: called by a sleeper that holds nothing and has looked around, at most
+ * once a second.  Below 0 ends the wait with -EINTR.  A signal that came between the binding's
+ * last look and the sleep is noticed here at the latest (H50). */
 extern int (*shmp_on_tick)(void);
 
 /* ---- capacity.c: size and contents -------------------------------------------------- */

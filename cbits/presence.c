@@ -81,17 +81,30 @@ void shmp_seen_forget(struct shmp_pipe *pipe)
     }
 }
 
-static struct shmp_queue *queue_of(struct shmp_header *h, int side)
-{
-    return side == SHMP_SIDE_READERS ? &h->wait.readable : &h->wait.writable;
-}
-
 void shmp_introduce_slow(struct shmp_pipe *pipe, int side)
 {
     /* Our entry was visible before this: who registers from now on watches us, and nobody
      * else sleeps when this returns. */
-    shmp_queue_wake_all(queue_of(pipe->seg.header, side));
+    shmp_queue_wake_all(shmp_side_queue(pipe->seg.header, side));
     shmp_live_set_introduced(&pipe->live, side);
+}
+
+bool shmp_wake_ahead_slow(struct shmp_pipe *pipe, int side)
+{
+    struct shmp_header *h = pipe->seg.header;
+    struct shmp_queue *queue = shmp_side_queue(h, side);
+    uint32_t none = 0;
+    uint32_t asleep = shmp_queue_waiters(queue);
+    if (asleep != 0)
+        cas_seq_cst32(&pipe->live.debts[side], &none, asleep);
+    /* Our entry was visible before this: who registers from now on watches us, and who has
+     * registered but does not sleep yet gathers again.  So if nobody sleeps all will.  And the
+     * queue is first in, first out: when as many have got up as slept when we began, those who do
+     * not watch us are gone. */
+    bool woken = shmp_queue_wake_one_counted(queue, shmp_side_wakes(h, side));
+    if (!woken || atomic_fetch_sub(&pipe->live.debts[side], 1) == 1)
+        shmp_live_set_introduced(&pipe->live, side);
+    return woken;
 }
 
 bool shmp_is_held_by_others(struct shmp_pipe *pipe)
@@ -107,17 +120,12 @@ bool shmp_is_held_by_others(struct shmp_pipe *pipe)
     return false;
 }
 
-static int sleepers_on(int side)
-{
-    return side == SHMP_SIDE_READERS ? SHMP_SIDE_WRITERS : SHMP_SIDE_READERS;
-}
-
 /* Another process holds that side, and everybody who sleeps for the side's sake watches it. */
 static bool is_held_elsewhere(struct shmp_pipe *pipe, int side)
 {
     uint32_t limit = load_acquire(&pipe->seg.header->wait.holder_limit);
     for (uint32_t i = 0; i < limit && i < SHMP_HOLDERS; i++)
-        if (shmp_holder_is_introduced(&pipe->live, i, sleepers_on(side)) &&
+        if (shmp_holder_is_introduced(&pipe->live, i, shmp_other_side(side)) &&
             holder_is_alive(pipe, side, i, NULL))
             return true;
     return false;
@@ -129,9 +137,9 @@ void shmp_side_closing(struct shmp_pipe *pipe, int mode)
      * tells the sleepers itself. */
     for (int side = 0; side < 2; side++)
         if (mode != (side == SHMP_SIDE_READERS ? O_WRONLY : O_RDONLY) &&
-            (load_relaxed(&pipe->live.introduced) & SHMP_INTRODUCED(sleepers_on(side))) == 0 &&
+            (load_relaxed(&pipe->live.introduced) & SHMP_INTRODUCED(shmp_other_side(side))) == 0 &&
             !is_held_elsewhere(pipe, side))
-            shmp_introduce(pipe, sleepers_on(side));
+            shmp_introduce(pipe, shmp_other_side(side));
 }
 
 /* Whether the sleepers must look for themselves, now that an end of this side is closed. */
@@ -141,14 +149,14 @@ static bool must_look(struct shmp_pipe *pipe, int side)
         return false;
     if (load_acquire(&pipe->held[side]) == 0)
         return true;
-    shmp_introduce(pipe, sleepers_on(side));
+    shmp_introduce(pipe, shmp_other_side(side));
     return false;
 }
 
 void shmp_side_closed(struct shmp_pipe *pipe, int mode)
 {
     struct shmp_header *h = pipe->seg.header;
-    if (!shmp_queue_has_waiters(&h->wait.readable) && !shmp_queue_has_waiters(&h->wait.writable))
+    if (!shmp_side_sleeps(h, SHMP_SIDE_READERS) && !shmp_side_sleeps(h, SHMP_SIDE_WRITERS))
         return;
     if ((mode != O_WRONLY && must_look(pipe, SHMP_SIDE_READERS)) ||
         (mode != O_RDONLY && must_look(pipe, SHMP_SIDE_WRITERS)))

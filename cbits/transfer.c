@@ -31,8 +31,22 @@ static int damaged(int r)
 /* W2 of wait.h, after P1: does this publish owe a reader a wake? (WK-2) */
 static bool owes_reader(struct shmp_header *h, uint32_t old_head)
 {
-    return shmp_queue_has_waiters(&h->wait.readable) &&
+    return shmp_side_sleeps(h, SHMP_SIDE_READERS) &&
            shmp_was_empty(old_head, SHMP_TAIL_INDEX(load_seq_cst(&h->tail)));
+}
+
+/* Under the lock of the side whose notes these are, with sleepers of the other side that could go
+ * on: shall one be woken?  Also if none is owed a wake, but nobody of their side has moved for a
+ * while: then whoever was woken, or was to wake them, is stopped (WK-10). */
+static bool shall_wake(_Atomic uint64_t *at, _Atomic uint64_t *since, uint64_t position, bool owed)
+{
+    uint64_t now = shmp_now_ns();
+    bool moved = load_relaxed(since) == 0 || load_relaxed(at) != position;
+    if (!owed && !moved && now - load_relaxed(since) < SHMP_OVERDUE_NS)
+        return false;
+    store_relaxed(at, position);
+    store_relaxed(since, now);
+    return owed || !moved;
 }
 
 /* Puts what fits.  The write lock is held.  0 or -SHMP_ECORRUPT. */
@@ -44,7 +58,6 @@ static int put_all(struct shmp_end *end, struct shmp_transfer *op, struct shmp_t
     bool packet = (shmp_flags(end) & O_DIRECT) != 0;
     size_t before = op->left;
     int r = 0;
-    shmp_introduce(end->pipe, SHMP_SIDE_READERS);
     bool counting = shmp_notify_begin(end->pipe, SHMP_SIDE_WRITERS);
     uint32_t tail_bytes = (uint32_t)(op->left % SHMP_SLOT_SIZE);
     /* What merges finds data there (I5 of ring.h): nothing to foretell. */
@@ -57,18 +70,22 @@ static int put_all(struct shmp_end *end, struct shmp_transfer *op, struct shmp_t
         if (r < 0 || put.bytes == 0)
             break;
         shmp_turn_foretell(end, SHMP_SIDE_WRITERS, turn);
+        bool ahead = shmp_wake_ahead(end->pipe, SHMP_SIDE_READERS);
         shmp_ring_commit(ring, &put);
         op->left -= put.bytes;
-        if (!*wake && owes_reader(h, put.old_head))
+        if (!ahead && !*wake && owes_reader(h, put.old_head))
             *wake = true;
         if (*wake && op->left > 0) {
             /* More to come: let the reader start on what is there (D13). */
-            shmp_queue_wake_one(&h->wait.readable, &h->stats.read_wakes);
+            shmp_side_wake_one(h, SHMP_SIDE_READERS);
             *wake = false;
         }
         if (op->left > LONG_BYTES)
             shmp_turn_pause(end, turn);
     }
+    if (shmp_side_sleeps(h, SHMP_SIDE_READERS) && !shmp_ring_looks_empty(h) &&
+        shall_wake(&h->w.idle_tail, &h->w.idle_ns, load_relaxed(&h->tail), *wake))
+        *wake = *wake || !shmp_wake_ahead(end->pipe, SHMP_SIDE_READERS);
     op->done += before - op->left;
     count_locked(&h->w.bytes, before - op->left);
     if (counting)
@@ -86,13 +103,13 @@ static ssize_t broken_pipe(const struct shmp_transfer *op)
 void shmp_hand_on(struct shmp_end *end, int side)
 {
     struct shmp_header *h = end->pipe->seg.header;
-    if (side == SHMP_SIDE_READERS) {
-        if (shmp_queue_has_waiters(&h->wait.readable) && !shmp_ring_looks_empty(h))
-            shmp_queue_wake_one(&h->wait.readable, &h->stats.read_wakes);
-    } else if (shmp_queue_has_waiters(&h->wait.writable) &&
-               !shmp_ring_looks_full(h, shmp_max_usage(h))) {
-        shmp_queue_wake_one(&h->wait.writable, &h->stats.write_wakes);
-    }
+    bool more = side == SHMP_SIDE_READERS ? !shmp_ring_looks_empty(h)
+                                          : !shmp_ring_looks_full(h, shmp_max_usage(h));
+    /* Those behind us watch our call.  Who came before us may not: and if one of them still
+     * sleeps it is not us who was chosen, and a wake is on its way to him that we must not spoil
+     * (which wake_ahead does not: he stays counted). */
+    if (more && shmp_side_sleeps(h, side) && !shmp_wake_ahead(end->pipe, side))
+        shmp_side_wake_one(h, side);
 }
 
 /* Before a sleep: whoever queues up behind us watches this call until it has handed on. */
@@ -157,7 +174,7 @@ static ssize_t write_steps(struct shmp_end *end, struct shmp_transfer *op, bool 
             return SHMP_WOULD_SLEEP;
         if (!shmp_spin(end, SHMP_SIDE_WRITERS)) {
             enter_call(op);
-            r = shmp_wait_side(end, SHMP_SIDE_WRITERS, 0, op->done > 0);
+            r = shmp_wait_side(end, SHMP_SIDE_WRITERS, op->done > 0);
             if (r < 0)
                 return op->done > 0 ? (ssize_t)op->done : r;
             op->slept = true;
@@ -176,7 +193,7 @@ ssize_t shmp_write_run(struct shmp_end *end, struct shmp_transfer *op, bool may_
 static bool owes_writer(struct shmp_header *h, const struct shmp_ring *ring,
                         const struct shmp_taken *taken)
 {
-    return taken->tail != taken->old_tail && shmp_queue_has_waiters(&h->wait.writable) &&
+    return taken->tail != taken->old_tail && shmp_side_sleeps(h, SHMP_SIDE_WRITERS) &&
            shmp_full(load_seq_cst(&h->head), taken->old_tail, ring->max_usage);
 }
 
@@ -188,7 +205,6 @@ static int take_all(struct shmp_end *end, struct shmp_transfer *op, struct shmp_
     struct shmp_ring *ring = &end->pipe->seg.read_side;
     size_t before = op->left;
     int r = 0;
-    shmp_introduce(end->pipe, SHMP_SIDE_WRITERS);
     bool counting = shmp_notify_begin(end->pipe, SHMP_SIDE_READERS);
     shmp_ring_look(ring, op->left);
     while (op->left > 0) {
@@ -198,21 +214,25 @@ static int take_all(struct shmp_end *end, struct shmp_transfer *op, struct shmp_
             break;
         if (taken.tail != taken.old_tail)
             shmp_turn_foretell(end, SHMP_SIDE_READERS, turn);
+        bool ahead = taken.tail != taken.old_tail && shmp_wake_ahead(end->pipe, SHMP_SIDE_WRITERS);
         shmp_ring_consume(ring, &taken);
         op->left -= taken.bytes;
-        if (!*wake && owes_writer(h, ring, &taken))
+        if (!ahead && !*wake && owes_writer(h, ring, &taken))
             *wake = true;
         /* All that was there when the first of it was taken.  What comes into the room that this
          * read makes is for the next (RD-2). */
         if (taken.packet_end || taken.tail == load_relaxed(&h->r.head_seen))
             break;
         if (*wake && op->left > 0) {
-            shmp_queue_wake_one(&h->wait.writable, &h->stats.write_wakes);
+            shmp_side_wake_one(h, SHMP_SIDE_WRITERS);
             *wake = false;
         }
         if (op->left > LONG_BYTES)
             shmp_turn_pause(end, turn);
     }
+    if (shmp_side_sleeps(h, SHMP_SIDE_WRITERS) && !shmp_ring_looks_full(h, ring->max_usage) &&
+        shall_wake(&h->r.idle_head, &h->r.idle_ns, load_relaxed(&h->head), *wake))
+        *wake = *wake || !shmp_wake_ahead(end->pipe, SHMP_SIDE_WRITERS);
     op->done += before - op->left;
     count_locked(&h->r.bytes, before - op->left);
     if (counting)
@@ -266,7 +286,7 @@ static ssize_t read_steps(struct shmp_end *end, struct shmp_transfer *op, bool m
             return SHMP_WOULD_SLEEP;
         if (!shmp_spin(end, SHMP_SIDE_READERS)) {
             enter_call(op);
-            r = shmp_wait_side(end, SHMP_SIDE_READERS, 0, false);
+            r = shmp_wait_side(end, SHMP_SIDE_READERS, false);
             if (r < 0)
                 return r;
             op->slept = true;

@@ -150,10 +150,8 @@ void shmp_turn_end(struct shmp_end *end, int side, struct shmp_turn *turn, bool 
         shmp_companion_sync_locked(live, end->fd, end->mode, op);
     shmp_turn_pause(end, turn);
     shmp_side_unlock(end, side);
-    if (wake && writing)
-        shmp_queue_wake_one(&h->wait.readable, &h->stats.read_wakes);
-    else if (wake)
-        shmp_queue_wake_one(&h->wait.writable, &h->stats.write_wakes);
+    if (wake)
+        shmp_side_wake_one(h, shmp_other_side(side));
     if (turn->counted)
         shmp_notify_wake(end->pipe, side);
     if (later && shmp_companion_is_watched(h))

@@ -31,9 +31,9 @@ void shmp_queue_leave(struct shmp_queue *queue, uint32_t epoch)
     /* The epoch moved: our registration may be spent or not.  Leave it: too high is safe. */
 }
 
-bool shmp_queue_has_waiters(struct shmp_queue *queue)
+uint32_t shmp_queue_waiters(struct shmp_queue *queue)
 {
-    return SHMP_QUEUE_WAITERS(load_seq_cst(&queue->word)) != 0;
+    return SHMP_QUEUE_WAITERS(load_seq_cst(&queue->word));
 }
 
 /* Nobody sleeps with the epoch that was before `word`, and if the queue still reads `word`
@@ -60,27 +60,48 @@ void shmp_queue_wake_one(struct shmp_queue *queue, _Atomic uint64_t *wakes)
     heal(queue, next);
 }
 
-void shmp_queue_wake_all(struct shmp_queue *queue)
+/* The word after it; 0: nobody is registered. */
+static uint64_t step_epoch(struct shmp_queue *queue)
 {
     uint64_t seen = load_seq_cst(&queue->word);
+    uint64_t next;
     do {
         if (SHMP_QUEUE_WAITERS(seen) == 0)
-            return; /* I1; who registers from now on sees what we changed before (R2) */
-    } while (!cas_seq_cst64(&queue->word, &seen,
-                            with(SHMP_QUEUE_WAITERS(seen), SHMP_QUEUE_EPOCH(seen) + 1)));
-    /* The count stays until they are awake: dies here, and the next waker still sees them. */
-    shmp_sys.futex_wake(shmp_queue_word(queue), INT_MAX);
-    heal(queue, with(SHMP_QUEUE_WAITERS(seen), SHMP_QUEUE_EPOCH(seen) + 1));
+            return 0;
+        next = with(SHMP_QUEUE_WAITERS(seen), SHMP_QUEUE_EPOCH(seen) + 1);
+    } while (!cas_seq_cst64(&queue->word, &seen, next));
+    return next;
 }
 
 void shmp_queue_step_epoch(struct shmp_queue *queue)
 {
-    uint64_t seen = load_seq_cst(&queue->word);
-    do {
-        if (SHMP_QUEUE_WAITERS(seen) == 0)
-            return;
-    } while (!cas_seq_cst64(&queue->word, &seen,
-                            with(SHMP_QUEUE_WAITERS(seen), SHMP_QUEUE_EPOCH(seen) + 1)));
+    step_epoch(queue);
+}
+
+void shmp_queue_wake_all(struct shmp_queue *queue)
+{
+    uint64_t word = step_epoch(queue);
+    if (word == 0)
+        return; /* I1; who registers from now on sees what we changed before (R2) */
+    /* The count stays until they are awake: dies here, and the next waker still sees them. */
+    shmp_sys.futex_wake(shmp_queue_word(queue), INT_MAX);
+    heal(queue, word);
+}
+
+bool shmp_queue_wake_one_counted(struct shmp_queue *queue, _Atomic uint64_t *wakes)
+{
+    uint64_t word = step_epoch(queue);
+    if (word == 0)
+        return false;
+    /* Dies here: whoever takes over our ring lock broadcasts. */
+    fetch_add_relaxed(wakes, 1);
+    if (shmp_sys.futex_wake(shmp_queue_word(queue), 1) == 0) {
+        heal(queue, word);
+        return false;
+    }
+    /* For him, and as he would: with the epoch of our own step. */
+    shmp_queue_leave(queue, SHMP_QUEUE_EPOCH(word));
+    return true;
 }
 
 void shmp_broadcast(struct shmp_header *header)

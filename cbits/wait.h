@@ -25,6 +25,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "atomic.h"
 #include "watch.h"
 
 /* R1. Returns the epoch to sleep on. */
@@ -37,11 +38,38 @@ void shmp_queue_leave(struct shmp_queue *queue, uint32_t epoch);
 _Atomic uint32_t *shmp_queue_word(struct shmp_queue *queue);
 
 /* W2. */
-bool shmp_queue_has_waiters(struct shmp_queue *queue);
+uint32_t shmp_queue_waiters(struct shmp_queue *queue);
+static inline bool shmp_queue_has_waiters(struct shmp_queue *queue)
+{
+    return SHMP_QUEUE_WAITERS(load_seq_cst(&queue->word)) != 0;
+}
 
 /* W3: one exclusive sleeper, the one that has slept longest (the kernel's futex queue is
  * first in, first out and skips who was stopped or killed: WK-4, WK-10). */
 void shmp_queue_wake_one(struct shmp_queue *queue, _Atomic uint64_t *wakes);
+
+/* The same, by somebody whose death the sleepers would not notice: they stay counted until one is
+ * awake, so that the next waker still sees them.  (In between another may wake one more.)  false:
+ * nobody slept. */
+bool shmp_queue_wake_one_counted(struct shmp_queue *queue, _Atomic uint64_t *wakes);
+
+/* The queue in which a side sleeps. */
+static inline struct shmp_queue *shmp_side_queue(struct shmp_header *h, int side)
+{
+    return side == SHMP_SIDE_READERS ? &h->wait.readable : &h->wait.writable;
+}
+static inline bool shmp_side_sleeps(struct shmp_header *h, int side)
+{
+    return shmp_queue_has_waiters(shmp_side_queue(h, side));
+}
+static inline _Atomic uint64_t *shmp_side_wakes(struct shmp_header *h, int side)
+{
+    return side == SHMP_SIDE_READERS ? &h->stats.read_wakes : &h->stats.write_wakes;
+}
+static inline void shmp_side_wake_one(struct shmp_header *h, int side)
+{
+    shmp_queue_wake_one(shmp_side_queue(h, side), shmp_side_wakes(h, side));
+}
 
 /* Everybody, and a fresh start for the count: last close, death, introduction (WK-8). */
 void shmp_queue_wake_all(struct shmp_queue *queue);

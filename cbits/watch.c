@@ -8,6 +8,8 @@
 
 #define PLAIN_SLICE_NS UINT64_C(10000000)
 
+uint64_t shmp_backstop_ns = UINT64_C(60000000000);
+
 static void add_word(struct shmp_watch *watch, unsigned i, const void *address, uint32_t value)
 {
     watch->words[i] = (struct shmp_futex_waitv){
@@ -18,7 +20,6 @@ static void reset(struct shmp_watch *watch)
 {
     watch->count = 0;
     watch->complete = true;
-    watch->noticed = false;
     watch->plain = false;
     watch->tracked = 0;
 }
@@ -70,9 +71,7 @@ void shmp_watch_all(struct shmp_watch *watch, struct shmp_live *live, int side)
         bool ours = is_of_our_side(state, side);
         if (add_holder(watch, live, i, ours))
             watch->tracked += !ours && SHMP_STATE_READERS(state) + SHMP_STATE_WRITERS(state) != 0;
-        else if (shmp_holder_reap(live, i))
-            watch->noticed = true;
-        else
+        else if (!shmp_holder_reap(live, i))
             watch->complete = false;
     }
 }
@@ -97,13 +96,25 @@ static uint64_t next_slice(const struct shmp_watch *watch, struct shmp_pace *pac
         return PLAIN_SLICE_NS;
     if (watch->complete) {
         pace->looks = 0;
-        return SHMP_SAFETY_SLICE_NS;
+        return pace->soon ? SHMP_OVERDUE_NS : shmp_backstop_ns;
     }
     if (pace->looks++ < SHMP_FIRST_LOOKS)
         pace->slice_ns = SHMP_FIRST_SLICE_NS;
     else if (pace->slice_ns < SHMP_LAST_SLICE_NS)
         pace->slice_ns *= 2;
     return pace->slice_ns;
+}
+
+/* The kernel wakes one sleeper per life word (m9).  It names one word; until we ran we were queued
+ * on the others, and may have taken the wake of another death as well. */
+static void pass_on(const struct shmp_watch *watch)
+{
+    for (unsigned i = 1; i <= watch->count; i++) {
+        const _Atomic uint32_t *word =
+            (const _Atomic uint32_t *)(uintptr_t)watch->words[i].address;
+        if (load_acquire(word) != (uint32_t)watch->words[i].value)
+            shmp_sys.futex_wake((const void *)word, INT_MAX);
+    }
 }
 
 enum shmp_woken shmp_watch_sleep(struct shmp_watch *watch, const _Atomic uint32_t *word,
@@ -127,8 +138,7 @@ enum shmp_woken shmp_watch_sleep(struct shmp_watch *watch, const _Atomic uint32_
     if (r == 0)
         return SHMP_WOKEN;
     if (r > 0) {
-        /* The kernel wakes one sleeper per life word (m9): pass it on. */
-        shmp_sys.futex_wake((const void *)(uintptr_t)watch->words[r].address, INT_MAX);
+        pass_on(watch);
         return SHMP_LOOK;
     }
     switch (r) {
@@ -137,7 +147,7 @@ enum shmp_woken shmp_watch_sleep(struct shmp_watch *watch, const _Atomic uint32_
     case -EINTR:
         return SHMP_SIGNAL;
     case -ETIMEDOUT:
-        pace->safety = watch->complete && !late;
+        pace->safety = watch->complete && !pace->soon && !late;
         return late ? SHMP_LATE : SHMP_LOOK;
     default: /* EFAULT, EINVAL, ENOMEM: never sleep on what we do not understand */
         return SHMP_LOOK;

@@ -7,10 +7,10 @@
  *   - one of its own side that sleeps before it in the queue, was chosen, and dies before it
  *     has handed on: the sleeper watches its call word.  One that does not sleep owes nothing:
  *     its word reads 0, the kernel does not mark that, and its exit disturbs nobody (WK-8);
- *   - a holder that came after the sleeper had gathered its words.  It owes nothing before it
- *     publishes, and by then it introduces itself: it wakes everybody, once, unless the queue
- *     has been empty since it came (shmp_introduce).  One that only sleeps stands behind those who
- *     sleep; those who are about to, it makes gather again (shmp_queue_step_epoch).
+ *   - a holder that came after the sleeper had gathered its words.  Until the queue has been empty
+ *     once, or as many have got up as slept, it wakes before it publishes, and owes nothing after
+ *     it (shmp_wake_ahead).  One that only sleeps stands behind those who sleep; those who are
+ *     about to, it makes gather again (shmp_queue_step_epoch).
  *
  * Where a word cannot be watched (no record in reach, more holders than a futex_waitv takes, a
  * word marked by a thread's exit) the sleeper wakes up by itself every few milliseconds.
@@ -30,7 +30,6 @@ struct shmp_watch {
     unsigned count;
     bool complete;   /* all that may owe us a wake are watched */
     bool plain;      /* sleep so that every handler ends it, also one with SA_RESTART */
-    bool noticed;    /* an entry was reaped while gathering: its sleepers were broadcast to */
     unsigned tracked; /* watched holders of the other side */
     struct shmp_futex_waitv words[SHMP_WATCH_MAX + 1]; /* [0] is the caller's own word */
     struct shmp_peer *peers[SHMP_WATCH_MAX + 1];
@@ -41,10 +40,15 @@ struct shmp_watch {
 struct shmp_pace {
     unsigned looks; /* so far, at what cannot be watched */
     uint64_t slice_ns;
-    bool safety; /* the last sleep was cut by the safety slice, which must not find work */
+    bool soon;   /* in: sleepers of the other side are overdue, look after SHMP_OVERDUE_NS */
+    bool safety; /* out: the last sleep was cut by the backstop, which must not find work */
 };
 
-#define SHMP_SAFETY_SLICE_NS UINT64_C(1000000000)
+/* The backstop of those who watch all who may owe them a wake.  Not shorter than any wait that
+ * matters, because who sleeps anew goes to the tail of the queue (WK-4).  A variable for tests. */
+extern uint64_t shmp_backstop_ns;
+/* A receiver that was chosen, or a waker, and has not come by then is stopped (WK-10). */
+#define SHMP_OVERDUE_NS UINT64_C(10000000)
 /* A process that has just been killed closes its descriptors within a millisecond or so, and
  * nothing tells us when: look often at first. */
 #define SHMP_FIRST_SLICE_NS UINT64_C(50000)

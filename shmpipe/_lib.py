@@ -94,7 +94,7 @@ def fast_end_base() -> type[EndBase] | None:
 
 
 def install_tick(tick: Callable[[], int], onerror: OnError) -> None:
-    """Has every sleeper call tick() about once a second; below 0 ends the sleep with -EINTR.
+    """Has every sleeper that looks around call tick(); below 0 ends the sleep with -EINTR.
 
     If tick() raises, onerror is told, and the sleep ends.
     """

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import errno
 import select
+import time
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import pytest
 
@@ -204,6 +206,69 @@ def test_WK_04_order_of_writers_that_live_on(pipes: Pipes, spawn: Spawn) -> None
         assert len(reader.read(PIPE_BUF)) == PIPE_BUF
         assert quiesce(actors[index:]) == [actor]
         assert actor.receive() == PIPE_BUF
+    for actor in actors:
+        actor.go()
+        actor.result()
+
+
+def test_WK_04_newcomers_wake_one_reader_each_in_order(
+    pipes: Pipes, spawn: Spawn, processes: SpawnProcess
+) -> None:
+    # Processes that came when the sleepers slept already: each write is its process's first.
+    reader, writer = pipes.make()
+    actors: list[Actor] = []
+    newcomers: list[Actor] = []
+    for _ in range(3):
+        actors.append(spawn(staying(lambda: reader.read(1)), keep=reader))
+        actors[-1].wait_blocked()
+    before = [actor.context_switches() for actor in actors]
+    for index, actor in enumerate(actors):
+        write = partial(writer.write, bytes([index]))
+        newcomers.append(processes(staying(write), keep=writer))
+        assert newcomers[-1].receive() == 1
+        assert quiesce(actors[index:]) == [actor]
+        assert actor.receive() == bytes([index])
+        for other, switches in list(zip(actors, before, strict=True))[index + 1 :]:
+            assert other.context_switches() == switches, "exclusive: nobody else was disturbed"
+    for actor in actors + newcomers:
+        actor.go()
+        actor.result()
+
+
+def test_WK_04_newcomers_wake_one_writer_each_in_order(
+    pipes: Pipes, spawn: Spawn, processes: SpawnProcess
+) -> None:
+    reader, writer = pipes.make(slots=1)
+    writer.write(b"f" * PIPE_BUF)
+    actors: list[Actor] = []
+    newcomers: list[Actor] = []
+    for _ in range(3):
+        actors.append(spawn(staying(lambda: writer.write(b"w" * PIPE_BUF)), keep=writer))
+        actors[-1].wait_blocked()
+    before = [actor.context_switches() for actor in actors]
+    for index, actor in enumerate(actors):
+        newcomers.append(processes(staying(lambda: len(reader.read(PIPE_BUF))), keep=reader))
+        assert newcomers[-1].receive() == PIPE_BUF
+        assert quiesce(actors[index:]) == [actor]
+        assert actor.receive() == PIPE_BUF
+        for other, switches in list(zip(actors, before, strict=True))[index + 1 :]:
+            assert other.context_switches() == switches, "exclusive: nobody else was disturbed"
+    for actor in actors + newcomers:
+        actor.go()
+        actor.result()
+
+
+def test_WK_04_order_of_long_waits(pipes: Pipes, processes: SpawnProcess) -> None:
+    # Time is what is tested: nobody may get up by himself, and then stand behind the others.
+    reader, writer = pipes.make()
+    actors = []
+    for _ in range(2):
+        actors.append(processes(staying(lambda: reader.read(1)), keep=reader))
+        actors[-1].wait_blocked()
+        time.sleep(0.6)
+    for index, actor in enumerate(actors):
+        writer.write(bytes([index]))
+        assert actor.receive() == bytes([index])
     for actor in actors:
         actor.go()
         actor.result()

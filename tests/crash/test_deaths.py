@@ -22,7 +22,7 @@ SHIM = r"""
 #include <stdarg.h>
 #include <sys/syscall.h>
 #include <unistd.h>
-enum { WAKE_ALL = 1, SLEEP = 2 };
+enum { WAKE = 1, SLEEP = 2 };
 static long (*real_syscall)(long, ...);
 static int point;
 static volatile int *gate;
@@ -48,8 +48,8 @@ long syscall(long n, ...)
     for (int i = 0; i < 6; i++)
         x[i] = va_arg(a, long);
     va_end(a);
-    if (n == SYS_futex && (x[1] & 127) == 1 && (int)x[2] > 1)
-        here(WAKE_ALL);
+    if (n == SYS_futex && x[1] == 1) /* between processes: not the interpreter's own */
+        here(WAKE);
     if (n == 449)
         here(SLEEP);
     return real_syscall(n, x[0], x[1], x[2], x[3], x[4], x[5]);
@@ -58,7 +58,7 @@ long syscall(long n, ...)
 
 PRELUDE = """
 import ctypes, mmap, os, select, shmpipe, signal, struct, sys, threading, time
-WAKE_ALL, SLEEP = 1, 2
+WAKE, SLEEP = 1, 2
 library = ctypes.CDLL(None)
 page = mmap.mmap(-1, 4096)
 gate = (ctypes.c_int).from_buffer(page)
@@ -142,9 +142,9 @@ print(result if isinstance(result, int) else len(result))
     assert run(program, seconds=10) == "10"
 
 
-def test_a_newcomer_killed_while_it_introduces_itself(shim: Path) -> None:
-    """shmp_queue_wake_all takes the count to 0, then wakes. Dead in between: the sleepers do not
-    watch a newcomer, they are counted no more, and no later write wakes them.
+def test_a_newcomer_killed_before_it_wakes(shim: Path) -> None:
+    """Who wakes takes the count down, then wakes. Dead in between: the sleepers do not watch a
+    newcomer, they are counted no more, and no later write wakes them.
     """
     program = """
 r, w = shmpipe.pipe()
@@ -155,7 +155,7 @@ def sleeper():
     os.write(answer, struct.pack("d", time.monotonic()))
 asleep(forked(sleeper))
 def newcomer():
-    die_at(WAKE_ALL)
+    die_at(WAKE)
     w.write(b"never")
 killed(forked(newcomer))
 start = time.monotonic()

@@ -27,7 +27,10 @@ LEAKS = {
         "    threading.Thread(target=event.wait, daemon=True).start()\n"
     ),
 }
-ZOMBIE = "import os\ndef test_bad():\n    if os.fork() == 0:\n        os._exit(0)\n"
+ZOMBIE = (
+    "import os\ndef test_bad():\n    if os.fork() == 0:\n        os._exit(0)\n"
+    "    os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)\n"  # it is one from now on
+)
 GOOD = "\ndef test_good():\n    pass\n"
 
 

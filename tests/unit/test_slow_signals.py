@@ -10,6 +10,8 @@ PRELUDE = """
 import _thread, io, signal, threading, time
 import shmpipe
 from shmpipe import _base, _slow
+from shmpipe._native import lib
+lib.shmp_backstop_ns = 10**9  # a sleeper looks around that often
 
 assert _base.EndBase is _slow.EndBase
 

@@ -7,6 +7,7 @@ import sys
 
 PRELUDE = """
 import fcntl, os, random, select, shmpipe, signal, sys, threading, time, _thread
+shmpipe._native.lib.shmp_backstop_ns = 10**9  # a sleeper looks around that often
 """
 
 

@@ -1,0 +1,297 @@
+/* test_block.c - sleepers and those who wake them, stopped or killed at chosen instants. */
+#include <fcntl.h>
+#include <signal.h>
+
+#include "pipe.h"
+#include "sys.h"
+#include "unit.h"
+#include "wait.h"
+
+static shmp_end *ends[2];
+static struct shmp_sys_table kernel;
+static unsigned char bytes[65536];
+
+static struct shmp_header *header(void)
+{
+    return ends[0]->pipe->seg.header;
+}
+
+static void make(uint32_t slots)
+{
+    struct shmp_options options = {.capacity = (uint64_t)slots * SHMP_SLOT_SIZE,
+                                   .first_index = UINT32_MAX - 2};
+    kernel = shmp_sys;
+    CHECK_EQ(shmp_pipe2_with(ends, O_CLOEXEC, &options), 0);
+}
+
+static void finish(void)
+{
+    CHECK_EQ(shmp_close(ends[0]), 0);
+    CHECK_EQ(shmp_close(ends[1]), 0);
+}
+
+static void set_nonblock(int i, bool on)
+{
+    CHECK_EQ(shmp_fcntl(ends[i], F_SETFL, on ? O_NONBLOCK : 0), 0);
+}
+
+/* A process that sleeps in a read of one byte, and writes what it got to the result. */
+static pid_t sleeping_reader(_Atomic int *result)
+{
+    pid_t child = unit_fork();
+    if (child == 0) {
+        unsigned char byte;
+        CHECK_EQ(shmp_close(ends[1]), 0); /* or its exit would concern the others */
+        CHECK_EQ(shmp_read(ends[0], &byte, 1), 1);
+        atomic_store(result, byte);
+        unit_done();
+    }
+    unit_await_futex(child);
+    return child;
+}
+
+static pid_t sleeping_writer(unsigned char byte)
+{
+    pid_t child = unit_fork();
+    if (child == 0) {
+        CHECK_EQ(shmp_close(ends[0]), 0);
+        CHECK_EQ(shmp_write(ends[1], &byte, 1), 1);
+        unit_done();
+    }
+    unit_await_futex(child);
+    return child;
+}
+
+/* ---- A newcomer wakes ahead -------------------------------------------------------------------- */
+
+static long wake_and_wait_until_it_waits_for_the_lock(const void *address, int count)
+{
+    static bool woken;
+    if (woken)
+        raise(SIGKILL); /* published, and about to hand the lock over */
+    woken = true;
+    CHECK(shmp_ring_looks_empty(header()));
+    long r = kernel.futex_wake(address, count);
+    UNTIL((load_seq_cst(&header()->w.lock) & SHMP_LOCK_WAITERS) != 0);
+    return r;
+}
+
+TEST(who_is_woken_ahead_waits_for_the_newcomers_change)
+{
+    _Atomic int *result = unit_shared(sizeof *result);
+    make(16);
+    pid_t reader = sleeping_reader(result);
+    pid_t newcomer = unit_fork(); /* the reader does not watch it */
+    if (newcomer == 0) {
+        shmp_sys.futex_wake = wake_and_wait_until_it_waits_for_the_lock;
+        shmp_write(ends[1], "x", 1);
+        unit_done();
+    }
+    CHECK_EQ(unit_wait(newcomer), SIGKILL);
+    unit_join(reader);
+    CHECK_EQ(atomic_load(result), 'x');
+    CHECK_EQ(load_relaxed(&header()->stats.slice_found_work), 0);
+    finish();
+}
+
+static long die(const void *address, int count)
+{
+    (void)address;
+    (void)count;
+    raise(SIGKILL);
+    return 0;
+}
+
+static long wake_and_die(const void *address, int count)
+{
+    kernel.futex_wake(address, count);
+    return die(address, count);
+}
+
+/* The wake is spent, or half spent, and the change never came. */
+static void newcomer_dies(long (*instead_of_waking)(const void *, int))
+{
+    _Atomic int *result = unit_shared(sizeof *result);
+    make(16);
+    pid_t reader = sleeping_reader(result);
+    pid_t newcomer = unit_fork();
+    if (newcomer == 0) {
+        shmp_sys.futex_wake = instead_of_waking;
+        shmp_write(ends[1], "x", 1);
+        unit_done();
+    }
+    CHECK_EQ(unit_wait(newcomer), SIGKILL);
+    CHECK_EQ(shmp_write(ends[1], "y", 1), 1);
+    unit_join(reader);
+    CHECK_EQ(atomic_load(result), 'y');
+    finish();
+}
+
+TEST(a_newcomer_that_dies_after_its_wake_disturbs_nobody)
+{
+    newcomer_dies(wake_and_die);
+}
+
+TEST(a_newcomer_that_dies_in_its_wake_disturbs_nobody)
+{
+    newcomer_dies(die);
+}
+
+/* It is introduced when as many have got up as slept when it came. */
+TEST(a_newcomer_wakes_ahead_no_longer_than_necessary)
+{
+    enum { SLEEPERS = 3 };
+    _Atomic int *results = unit_shared(2 * SLEEPERS * sizeof *results);
+    pid_t readers[2 * SLEEPERS];
+    make(16);
+    for (int i = 0; i < SLEEPERS; i++)
+        readers[i] = sleeping_reader(&results[i]);
+    int may = unit_gate();
+    int done = unit_gate();
+    pid_t newcomer = unit_fork();
+    if (newcomer == 0) {
+        for (int i = 0; i < 2 * SLEEPERS; i++) {
+            unit_await(may);
+            CHECK_EQ((load_relaxed(&ends[1]->pipe->live.introduced) &
+                      SHMP_INTRODUCED(SHMP_SIDE_READERS)) != 0, i >= SLEEPERS);
+            CHECK_EQ(shmp_write(ends[1], bytes, 1), 1);
+            unit_pass(done);
+        }
+        unit_done();
+    }
+    for (int i = 0; i < 2 * SLEEPERS; i++) {
+        unit_pass(may);
+        unit_await(done);
+        unit_join(readers[i]); /* in order */
+        if (i < SLEEPERS) /* there is always somebody asleep */
+            readers[SLEEPERS + i] = sleeping_reader(&results[SLEEPERS + i]);
+    }
+    unit_join(newcomer);
+    CHECK_EQ(load_relaxed(&header()->stats.read_wakes), 2 * SLEEPERS);
+    close(may);
+    close(done);
+    finish();
+}
+
+/* ---- Stopped between being chosen and going on (WK-10) ------------------------------------------ */
+
+static long wait_and_stop(struct shmp_futex_waitv *words, unsigned count,
+                          const struct timespec *deadline)
+{
+    long r = kernel.futex_waitv(words, count, deadline);
+    if (r == 0)
+        raise(SIGSTOP);
+    return r;
+}
+
+TEST(a_write_wakes_another_reader_when_the_chosen_one_is_stopped)
+{
+    _Atomic int *results = unit_shared(2 * sizeof *results);
+    make(16);
+    shmp_sys.futex_waitv = wait_and_stop;
+    pid_t chosen = sleeping_reader(&results[0]);
+    shmp_sys = kernel;
+    pid_t next = sleeping_reader(&results[1]);
+    CHECK_EQ(shmp_write(ends[1], "a", 1), 1);
+    unit_await_state(chosen, 'T');
+    /* One write wakes nobody else: the chosen one may merely be slow. */
+    uint64_t start = shmp_now_ns();
+    UNTIL(shmp_now_ns() - start > SHMP_OVERDUE_NS);
+    CHECK_EQ(shmp_write(ends[1], "b", 1), 1);
+    unit_join(next);
+    CHECK_EQ(atomic_load(&results[1]), 'a');
+    kill(chosen, SIGCONT);
+    unit_join(chosen);
+    CHECK_EQ(atomic_load(&results[0]), 'b');
+    finish();
+}
+
+TEST(a_read_wakes_another_writer_when_the_chosen_one_is_stopped)
+{
+    make(2);
+    CHECK_EQ(shmp_write(ends[1], bytes, 2 * SHMP_SLOT_SIZE), 2 * SHMP_SLOT_SIZE);
+    shmp_sys.futex_waitv = wait_and_stop;
+    pid_t chosen = sleeping_writer('a');
+    shmp_sys = kernel;
+    pid_t next = sleeping_writer('b');
+    CHECK_EQ(shmp_read(ends[0], bytes, SHMP_SLOT_SIZE), SHMP_SLOT_SIZE);
+    unit_await_state(chosen, 'T');
+    uint64_t start = shmp_now_ns();
+    UNTIL(shmp_now_ns() - start > SHMP_OVERDUE_NS);
+    CHECK_EQ(shmp_read(ends[0], bytes, 1), 1);
+    unit_join(next);
+    CHECK_EQ(shmp_read(ends[0], bytes, SHMP_SLOT_SIZE - 1), SHMP_SLOT_SIZE - 1);
+    kill(chosen, SIGCONT);
+    unit_join(chosen);
+    finish();
+}
+
+/* Nobody goes to sleep for long while the other side sleeps and could go on: here all would sleep
+ * until the stopped one goes on. */
+TEST(a_reader_does_not_sleep_beside_writers_that_could_go_on)
+{
+    make(1);
+    CHECK_EQ(shmp_write(ends[1], bytes, SHMP_SLOT_SIZE), SHMP_SLOT_SIZE);
+    shmp_sys.futex_waitv = wait_and_stop;
+    pid_t chosen = sleeping_writer('a');
+    shmp_sys = kernel;
+    pid_t next = sleeping_writer('b');
+    CHECK_EQ(shmp_read(ends[0], bytes, SHMP_SLOT_SIZE), SHMP_SLOT_SIZE);
+    unit_await_state(chosen, 'T');
+    CHECK_EQ(shmp_read(ends[0], bytes, 1), 1);
+    CHECK_EQ(bytes[0], 'b');
+    unit_join(next);
+    kill(chosen, SIGCONT);
+    unit_join(chosen);
+    finish();
+}
+
+TEST(a_writer_does_not_sleep_beside_readers_that_could_go_on)
+{
+    _Atomic int *results = unit_shared(2 * sizeof *results);
+    make(1);
+    shmp_sys.futex_waitv = wait_and_stop;
+    pid_t chosen = sleeping_reader(&results[0]);
+    shmp_sys = kernel;
+    pid_t next = sleeping_reader(&results[1]);
+    memset(bytes, 'x', sizeof bytes);
+    CHECK_EQ(shmp_write(ends[1], bytes, SHMP_SLOT_SIZE), SHMP_SLOT_SIZE);
+    unit_await_state(chosen, 'T');
+    pid_t writer = sleeping_writer('y'); /* it may sleep, but not for ever */
+    unit_join(next);
+    CHECK_EQ(atomic_load(&results[1]), 'x');
+    kill(chosen, SIGCONT);
+    unit_join(chosen);
+    set_nonblock(0, true);
+    CHECK(shmp_read(ends[0], bytes, sizeof bytes) > 0);
+    unit_join(writer);
+    finish();
+}
+
+/* ---- Order --------------------------------------------------------------------------------------- */
+
+static _Atomic unsigned *sleeps_of_the_child;
+
+static long counting_wait(struct shmp_futex_waitv *words, unsigned count,
+                          const struct timespec *deadline)
+{
+    atomic_fetch_add(sleeps_of_the_child, 1);
+    return kernel.futex_waitv(words, count, deadline);
+}
+
+/* Who sleeps anew goes to the tail of the queue (WK-4). */
+TEST(a_sleeper_that_watches_everybody_does_not_get_up_by_itself)
+{
+    _Atomic int *result = unit_shared(sizeof *result);
+    sleeps_of_the_child = unit_shared(sizeof *sleeps_of_the_child);
+    make(16);
+    shmp_sys.futex_waitv = counting_wait;
+    pid_t reader = sleeping_reader(result);
+    shmp_sys = kernel;
+    uint64_t start = shmp_now_ns();
+    UNTIL(shmp_now_ns() - start > UINT64_C(1300000000));
+    CHECK_EQ(atomic_load(sleeps_of_the_child), 1);
+    CHECK_EQ(shmp_write(ends[1], "z", 1), 1);
+    unit_join(reader);
+    finish();
+}
