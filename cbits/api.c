@@ -305,6 +305,31 @@ int shmp_fileno(shmp_end *end)
     return answer(r < 0 ? r : end->fd);
 }
 
+static int side_of(short event)
+{
+    return event == POLLIN ? SHMP_SIDE_READERS : SHMP_SIDE_WRITERS;
+}
+
+int shmp_arm(shmp_end *end, short event)
+{
+    if (event != POLLIN && event != POLLOUT)
+        return answer(-EINVAL);
+    shmp_end_hold(end);
+    int r = shmp_end_arm(end, side_of(event));
+    shmp_end_release(end);
+    return answer(r);
+}
+
+int shmp_descriptor(const shmp_end *end)
+{
+    return end->fd;
+}
+
+int shmp_is_concurrent(shmp_end *end, short event)
+{
+    return shmp_can_spin(end, side_of(event));
+}
+
 int shmp_poll(struct shmp_pollfd *ends, unsigned long count, int timeout_ms)
 {
     long r = 0;

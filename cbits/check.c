@@ -32,6 +32,7 @@
 #define FLAGS_OF_SLOTS (SHMP_SLOT_CAN_MERGE | SHMP_SLOT_PACKET | SHMP_SLOT_WHOLE | \
                         SHMP_SLOT_LOSS | SHMP_SLOT_SEALED)
 #define FLAGS_OF_ENDS ((uint32_t)(O_APPEND | O_ASYNC | O_DIRECT | O_NOATIME | O_NONBLOCK) | 0100000u)
+#define STICKY_BITS (SHMP_POLL_READERS | SHMP_POLL_WRITERS | SHMP_ASYNC_WRITERS)
 #define USAGE_BITS (SHMP_POLL_ANY | SHMP_NOTIFY_READERS | SHMP_NOTIFY_WRITERS)
 
 /* One look. */
@@ -304,7 +305,8 @@ static void check_companion(struct look *l)
     uint32_t edges = load_relaxed(&h->companion.most_edges);
     if ((usage & ~USAGE_BITS) != 0)
         WRONG("poll-usage", 0, "poll usage: unknown bits 0x%x", usage & ~USAGE_BITS);
-    if ((in_step & ~usage) != 0)
+    /* The armed bits come and go between the two loads. */
+    if ((in_step & ~usage & STICKY_BITS) != 0)
         WRONG("in-step", 0, "in step: 0x%x, of sides at which nobody looks (0x%x)", in_step, usage);
     if (level > SHMP_LEVEL_GROWN)
         WRONG("level", 0, "companion: unknown level %u", level);

@@ -109,7 +109,7 @@ void shmp_companion_prime(struct shmp_live *live, int fd, int mode)
     struct shmp_companion_line *c = &live->seg->header->companion;
     int queued = 1;
     lock_companion(live, c);
-    bool looked = (load_seq_cst(&live->seg->header->wait.poll_usage) & SHMP_POLL_READERS) != 0;
+    bool looked = (load_seq_cst(&live->seg->header->wait.poll_usage) & SHMP_WATCH_READERS) != 0;
     shmp_sys.ioctl(fd, FIONREAD, &queued);
     if (can_write(mode) && !looked && queued == 0)
         shmp_sys.write_quiet(fd, zeros, 1);
@@ -204,6 +204,17 @@ static bool is_full(uint32_t level)
     return level == SHMP_LEVEL_FULL || level == SHMP_LEVEL_SHRUNK;
 }
 
+/* The companion has just been brought to "some" by this process, under the lock: so whoever
+ * sleeps armed has been told.  Only then: another's look at the ring says nothing about it. */
+static void disarm(struct shmp_header *h, uint32_t armed)
+{
+    if ((load_relaxed(&h->wait.poll_usage) & armed) == 0)
+        return;
+    /* In this order.  Dies in between: turns tell once more, and nobody drains or fills. */
+    store_relaxed(&h->companion.in_step, load_relaxed(&h->companion.in_step) & ~armed);
+    atomic_fetch_and(&h->wait.poll_usage, ~armed);
+}
+
 static void sync_locked(struct shmp_header *h, int fd, int mode,
                         enum shmp_sync op)
 {
@@ -213,11 +224,11 @@ static void sync_locked(struct shmp_header *h, int fd, int mode,
     uint32_t head = load_seq_cst(&h->head);
     uint32_t level = load_relaxed(&c->level);
     uint32_t queued = load_relaxed(&c->queued);
-    /* Until every turn that cannot have seen the flag is over (shmp_look), the waiting byte stays:
-     * such a turn may publish and die, and no reader could put it back. */
+    /* Until every turn that cannot have seen the flag is over (shmp_look, shmp_end_arm), the
+     * waiting byte stays: such a turn may publish and die, and no reader could put it back. */
     uint32_t steps = load_relaxed(&c->in_step);
-    bool empty = shmp_empty(head, tail) && (steps & SHMP_POLL_READERS) != 0;
-    bool full = shmp_full(head, tail, shmp_max_usage(h)) && (steps & SHMP_POLL_WRITERS) != 0;
+    bool empty = shmp_empty(head, tail) && (steps & SHMP_WATCH_READERS) != 0;
+    bool full = shmp_full(head, tail, shmp_max_usage(h)) && (steps & SHMP_WATCH_WRITERS) != 0;
     bool told = op != SHMP_SYNC_READ || (usage & SHMP_ASYNC_WRITERS) == 0;
     /* A write of an end that can do both never reads: that would signal its writers (IO-7). */
     bool reads = can_read(mode) && op != SHMP_SYNC_WRITE && op != SHMP_SYNC_WRITTEN;
@@ -233,6 +244,8 @@ static void sync_locked(struct shmp_header *h, int fd, int mode,
     }
     if (!told)
         shmp_sys.read(fd, NOWHERE, 1);
+    if (reads && !full)
+        disarm(h, SHMP_ARMED_WRITERS);
     if (!can_write(mode))
         return;
     level = load_relaxed(&c->level);
@@ -241,14 +254,14 @@ static void sync_locked(struct shmp_header *h, int fd, int mode,
         take_free_slots(c, fd);
     else if (full && !is_full(level)) {
         fill(c, fd); /* which is this write's edge, too */
-        return;
+    } else if (op == SHMP_SYNC_WRITE) {
+        if (!empty && (full || queued < load_relaxed(&c->most_edges)))
+            store_relaxed(&c->queued, queued + (shmp_sys.write_quiet(fd, zeros, 1) == 1));
+        else
+            shmp_sys.write_quiet(fd, NOWHERE, 1);
     }
-    if (op != SHMP_SYNC_WRITE)
-        return;
-    if (!empty && (full || queued < load_relaxed(&c->most_edges)))
-        store_relaxed(&c->queued, queued + (shmp_sys.write_quiet(fd, zeros, 1) == 1));
-    else
-        shmp_sys.write_quiet(fd, NOWHERE, 1);
+    if (!empty && (op == SHMP_SYNC_WRITE || op == SHMP_SYNC_WRITTEN))
+        disarm(h, SHMP_ARMED_READERS);
 }
 
 void shmp_companion_sync(struct shmp_live *live, int fd, int mode, enum shmp_sync op)
@@ -267,7 +280,7 @@ void shmp_companion_sync_locked(struct shmp_live *live, int fd, int mode, enum s
 bool shmp_companion_foretell_write(struct shmp_header *h, int fd)
 {
     struct shmp_companion_line *c = &h->companion;
-    if ((load_seq_cst(&h->wait.poll_usage) & SHMP_POLL_READERS) == 0 || !shmp_ring_looks_empty(h))
+    if ((load_seq_cst(&h->wait.poll_usage) & SHMP_WATCH_READERS) == 0 || !shmp_ring_looks_empty(h))
         return false;
     store_relaxed(&c->queued, load_relaxed(&c->queued) + 1);
     return shmp_sys.write_quiet(fd, zeros, 1) == 1;
@@ -307,7 +320,7 @@ void shmp_companion_resized(struct shmp_live *live, int fd)
 {
     struct shmp_header *h = live->seg->header;
     lock_companion(live, &h->companion);
-    if ((load_seq_cst(&h->wait.poll_usage) & SHMP_POLL_WRITERS) != 0)
+    if ((load_seq_cst(&h->wait.poll_usage) & SHMP_WATCH_WRITERS) != 0)
         resized_locked(h, fd);
     shmp_unlock(&h->companion.lock);
 }
@@ -334,4 +347,20 @@ void shmp_companion_look(struct shmp_live *live, int fd, int mode, uint32_t side
     store_release(&c->in_step, load_relaxed(&c->in_step) | sides);
     sync_locked(h, fd, mode, SHMP_SYNC_LEVEL);
     shmp_unlock(&c->lock);
+}
+
+bool shmp_companion_arm(struct shmp_live *live, int fd, int mode, uint32_t armed)
+{
+    struct shmp_header *h = live->seg->header;
+    struct shmp_companion_line *c = &h->companion;
+    lock_companion(live, c);
+    bool quiet = (load_seq_cst(&h->wait.poll_usage) & armed) != 0 &&
+                 ((armed & SHMP_ARMED_READERS) != 0 ? shmp_ring_looks_empty(h)
+                                                    : shmp_ring_looks_full(h, shmp_max_usage(h)));
+    if (quiet) {
+        store_release(&c->in_step, load_relaxed(&c->in_step) | armed);
+        sync_locked(h, fd, mode, SHMP_SYNC_LEVEL);
+    }
+    shmp_unlock(&c->lock);
+    return quiet;
 }

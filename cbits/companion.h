@@ -87,4 +87,8 @@ bool shmp_companion_is_in_step(struct shmp_header *header, uint32_t sides);
 void shmp_companion_announce(struct shmp_header *header, uint32_t sides);
 void shmp_companion_look(struct shmp_live *live, int fd, int mode, uint32_t sides);
 
+/* The last of three steps of shmp_end_arm (arm.c), after announcing SHMP_ARMED_*.  true: nothing has
+ * been told since, there is nothing to read (no room to write), and the companion says so. */
+bool shmp_companion_arm(struct shmp_live *live, int fd, int mode, uint32_t armed);
+
 #endif

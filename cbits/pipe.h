@@ -166,6 +166,10 @@ void shmp_turn_foretell(struct shmp_end *end, int side, struct shmp_turn *turn);
  * whoever looks is told. */
 void shmp_turn_end(struct shmp_end *end, int side, struct shmp_turn *turn, bool wake, bool tell);
 
+/* Until every turn of that side that has begun is over, or its owner dead and the ring repaired.  0,
+ * -EINTR or -errno. */
+int shmp_pass_through(struct shmp_end *end, int side);
+
 /* Somebody looks at this end from now on; or, O_ASYNC, wants to be told of each operation.
  * 0, -EINTR or -errno. */
 int shmp_look(struct shmp_end *end, bool async);
@@ -209,6 +213,12 @@ int shmp_wait_side(struct shmp_end *end, int side, bool begun);
  * once a second.  Below 0 ends the wait with -EINTR.  A signal that came between the binding's
  * last look and the sleep is noticed here at the latest (H50). */
 extern int (*shmp_on_tick)(void);
+
+/* ---- arm.c: readiness for who tries first and then sleeps --------------------------- */
+
+/* 0: poll() of the descriptor sleeps until the side can go on, or would see the end.  1: it can
+ * go on now, perhaps.  -EINTR, -EBADF. */
+int shmp_end_arm(struct shmp_end *end, int side);
 
 /* ---- capacity.c: size and contents -------------------------------------------------- */
 

@@ -160,7 +160,7 @@ void shmp_turn_end(struct shmp_end *end, int side, struct shmp_turn *turn, bool 
 
 /* ---- The first look --------------------------------------------------------------- */
 
-static int pass_through(struct shmp_end *end, int side)
+int shmp_pass_through(struct shmp_end *end, int side)
 {
     int r = shmp_side_lock(end, side, true);
     if (r == 0)
@@ -181,9 +181,9 @@ int shmp_look(struct shmp_end *end, bool async)
      * such turns are over, or their owners dead and the ring repaired; and whatever they left,
      * the level is computed after it.  Dies here: the sides are not in step, and the next to
      * look does all of it again. */
-    int r = pass_through(end, SHMP_SIDE_WRITERS);
+    int r = shmp_pass_through(end, SHMP_SIDE_WRITERS);
     if (r == 0)
-        r = pass_through(end, SHMP_SIDE_READERS);
+        r = shmp_pass_through(end, SHMP_SIDE_READERS);
     if (r == 0)
         shmp_companion_look(&end->pipe->live, end->fd, end->mode, sides);
     return r;

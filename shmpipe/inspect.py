@@ -87,7 +87,7 @@ class Snapshot:
     write_waiters: int
     read_epoch: int
     write_epoch: int
-    poll_usage: int  # bit 0: somebody looks at read ends, bit 1: at write ends
+    poll_usage: int  # bit 0: somebody looks at read ends, bit 1: at write ends; 8, 9: armed
     write_lock_owner: int  # index of a holder + 1, 0 if free
     read_lock_owner: int
     companion_lock_owner: int

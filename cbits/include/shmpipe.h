@@ -88,6 +88,16 @@ int shmp_poll(struct shmp_pollfd *ends, unsigned long count, int timeout_ms);
  * From the first call on, both sides keep it in step with the ring. */
 int shmp_fileno(shmp_end *end);
 
+/* The same for an event loop that tries before it sleeps, and costs the other side nothing while
+ * it does not sleep.  The descriptor that shmp_descriptor() names is ready whenever the end is
+ * (POLLIN: to read, POLLOUT: to write), and at other times, too; after shmp_arm() has said 0 it is
+ * not, until the end is.  1: try again first.  For level-triggered waits. */
+int shmp_arm(shmp_end *end, short event);
+int shmp_descriptor(const shmp_end *end);
+/* 1: the other side last ran on another CPU than this thread, so that to try again for as long
+ * as a wake takes (50 us) may be worth it. */
+int shmp_is_concurrent(shmp_end *end, short event);
+
 /* A notifier: an eventfd (nonblocking, close-on-exec) whose counter grows by one for each operation
  * of the other side that has moved data, from this call on, by whatever process, also when the end
  * was ready already: for a read end writes, for a write end reads, for one that is both, both.  An
@@ -177,7 +187,7 @@ struct shmp_snapshot {
     uint32_t write_waiters;
     uint32_t read_epoch;
     uint32_t write_epoch;
-    uint32_t poll_usage;            /* bit 0: somebody looks at read ends, bit 1: at write ends */
+    uint32_t poll_usage;            /* bit 0: somebody looks at read ends, bit 1: at write ends; 8, 9: armed */
     uint32_t write_lock_owner;      /* holder index + 1, 0 free */
     uint32_t read_lock_owner;
     uint32_t companion_lock_owner;
