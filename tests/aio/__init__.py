@@ -1,0 +1,1 @@
+"""Event loops over shmpipe: asyncio, uvloop, trio, anyio; and asyncio over os.pipe beside them."""
