@@ -4,7 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 
-from shmpipe_tools.bench import measures
+from shmpipe_tools.bench import event_loop, measures
+from shmpipe_tools.bench.event_loop import KERNEL_STREAMS, SHARED_STREAMS
 from shmpipe_tools.bench.transports import KERNEL, SHARED, Transport
 from shmpipe_tools.sizes import format_size
 
@@ -78,6 +79,10 @@ def all_cases() -> list[Case]:
             lambda pipe, seconds: measures.busy_thread(pipe, 64, seconds),
             cores=2,
         ),
+        _aio_throughput(64, 2.0),
+        _aio_throughput(_64K, 2.0),
+        _aio_round_trip("two", 2.0),
+        _aio_round_trip("one", 1.0),
         Case(
             "create-close",
             "create and close a pipe",
@@ -124,6 +129,32 @@ def _compared(
         lambda seconds: measure(SHARED, seconds),
         lambda seconds: measure(KERNEL, seconds),
         cores=cores,
+    )
+
+
+def _aio_throughput(size: int, target: float) -> Case:
+    text = format_size(size)
+    return Case(
+        f"aio-stream-{text.replace(' ', '').replace('iB', '')}",
+        f"asyncio, {text} messages",
+        Unit.BYTES_PER_SECOND,
+        Target(ratio_at_least=target),
+        lambda seconds: event_loop.throughput(SHARED_STREAMS, size, seconds),
+        lambda seconds: event_loop.throughput(KERNEL_STREAMS, size, seconds),
+        cores=2,
+    )
+
+
+def _aio_round_trip(cores: str, target: float) -> Case:
+    one_core = cores == "one"
+    return Case(
+        f"aio-round-trip-{cores}-core{'' if one_core else 's'}",
+        f"asyncio, round trip of 8 B, {cores} core{'' if one_core else 's'}",
+        Unit.SECONDS,
+        Target(ratio_at_least=target),
+        lambda seconds: event_loop.round_trip(SHARED_STREAMS, one_core, seconds),
+        lambda seconds: event_loop.round_trip(KERNEL_STREAMS, one_core, seconds),
+        cores=1 if one_core else 2,
     )
 
 

@@ -28,7 +28,7 @@ def throughput(transport: Transport, size: int, capacity: int, seconds: float) -
     reader, writer = transport.make(capacity)
     payload = b"\xa5" * size
     calls = max(1, min(256, (1 << 18) // size))
-    near, far = _need_two_cores()
+    near, far = need_two_cores()
 
     def write() -> None:
         os.sched_setaffinity(0, {near})
@@ -41,7 +41,7 @@ def throughput(transport: Transport, size: int, capacity: int, seconds: float) -
         result[0] = loops.drain(transport.read, reader, size, calls, seconds)
         transport.close(reader)
 
-    _run({"writer": write, "reader": read}, [reader, writer], transport, seconds)
+    run_roles({"writer": write, "reader": read}, [reader, writer], transport, seconds)
     return result[0]
 
 
@@ -49,7 +49,7 @@ def round_trip(transport: Transport, one_core: bool, seconds: float) -> float:
     """Seconds for 8 bytes to another process and back."""
     result = shared_numbers(1)
     here, there = transport.make(None), transport.make(None)
-    near, far = (min(os.sched_getaffinity(0)),) * 2 if one_core else _need_two_cores()
+    near, far = (min(os.sched_getaffinity(0)),) * 2 if one_core else need_two_cores()
 
     def ask() -> None:
         os.sched_setaffinity(0, {near})
@@ -66,7 +66,7 @@ def round_trip(transport: Transport, one_core: bool, seconds: float) -> float:
         transport.close(here[0])
         loops.echo(transport.read, there[0], transport.write, here[1], 8)
 
-    _run({"asking": ask, "answering": answer}, [*here, *there], transport, seconds)
+    run_roles({"asking": ask, "answering": answer}, [*here, *there], transport, seconds)
     return result[0]
 
 
@@ -76,7 +76,7 @@ def busy_thread(transport: Transport, size: int, seconds: float) -> float:
     Each thread has its own core: a call that gives up the GIL then loses it for as long
     as CPython lets the other thread have it (sys.getswitchinterval()), which is the point.
     """
-    near, far = _need_two_cores()
+    near, far = need_two_cores()
     result = shared_numbers(1)
     reader, writer = transport.make(None)
 
@@ -100,7 +100,7 @@ def busy_thread(transport: Transport, size: int, seconds: float) -> float:
             done.set()
             busy.join()
 
-    _run({"two-threaded": work}, [reader, writer], transport, seconds)
+    run_roles({"two-threaded": work}, [reader, writer], transport, seconds)
     return result[0]
 
 
@@ -112,7 +112,7 @@ def create_and_close(transport: Transport, seconds: float) -> float:
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
         result[0] = loops.make_and_close(transport.make, transport.close, 16, seconds)
 
-    _run({"creating": work}, [], transport, seconds)
+    run_roles({"creating": work}, [], transport, seconds)
     return result[0]
 
 
@@ -139,14 +139,15 @@ def memory_of_named() -> float:
         shmpipe.unlink(name)
 
 
-def _need_two_cores() -> tuple[int, int]:
+def need_two_cores() -> tuple[int, int]:
+    """The same, or a Failure."""
     cores = two_cores()
     if cores is None:
         raise Failure("bench: this measurement needs two cores")
     return cores
 
 
-def _run(
+def run_roles(
     roles: dict[str, Callable[[], None]], ends: list[Any], transport: Transport, seconds: float
 ) -> None:
     """Runs each role in a process of its own; the parent keeps no end open meanwhile."""
