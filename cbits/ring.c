@@ -352,6 +352,18 @@ void shmp_ring_unseal(struct shmp_ring *ring)
         ;
 }
 
+void shmp_ring_reseal(struct shmp_ring *ring)
+{
+    struct shmp_header *h = ring->header;
+    uint32_t head = load_relaxed(&h->head);
+    if (SHMP_TAIL_INDEX(load_acquire(&h->tail)) != head)
+        return; /* the slot before head is in use: no fill wrote its word */
+    /* Nobody else looks at it: the ring is empty, and we have the lock of those who fill it.  Dies
+     * before: the lock is a dead one's again, and the next does the same. */
+    _Atomic uint32_t *slot = word_of(ring, head - 1);
+    store_relaxed(slot, load_relaxed(slot) | SHMP_WORD_SEALED);
+}
+
 void shmp_ring_clear(struct shmp_ring *ring)
 {
     struct shmp_header *h = ring->header;

@@ -17,8 +17,10 @@
  *       a packet or fresh.  So a writer knows "not empty" without a look at tail.
  *
  * Each step publishes with one store or one compare-and-swap (D3): what a process leaves
- * behind that dies anywhere in here is a legal ring.  The one exception is T3 without
- * T4: sealed, not consumed.  Nothing is lost by it; shmp_ring_unseal undoes it.
+ * behind that dies anywhere in here is a legal ring.  There are two exceptions.  T3 without
+ * T4: sealed, not consumed.  Nothing is lost by it; shmp_ring_unseal undoes it.  And a fill of
+ * all slots of an empty ring without its commit: the last of them is the one before head, whose
+ * seal (I5) is overwritten.  A merge there would be lost; shmp_ring_reseal comes before it.
  */
 #ifndef SHMP_RING_H
 #define SHMP_RING_H
@@ -137,6 +139,8 @@ bool shmp_ring_looks_full(struct shmp_header *header, uint32_t max_usage);
 void shmp_ring_forget(struct shmp_header *header, bool read_side);
 /* Undoes T3 without T4.  The read lock is held. */
 void shmp_ring_unseal(struct shmp_ring *ring);
+/* Restores I5 after a fill without its commit.  The write lock is held. */
+void shmp_ring_reseal(struct shmp_ring *ring);
 
 /* A fresh incarnation (FO-1): empty, wherever the indices were.  Both locks are held. */
 void shmp_ring_clear(struct shmp_ring *ring);

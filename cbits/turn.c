@@ -58,6 +58,8 @@ static int lock_side(struct shmp_end *end, int side, enum shmp_patience patience
     if (r == 0 && locked == SHMP_LOCKED_FROM_DEAD) {
         if (side == SHMP_SIDE_READERS)
             shmp_ring_unseal(ring);
+        else
+            shmp_ring_reseal(ring);
         shmp_notify_settle(pipe, side);
         /* It may have died between its publish and its wakes, or before it told the
          * companion.  Dies here: the lock is a dead one's again, and the next repairs. */

@@ -428,6 +428,46 @@ TEST(a_writer_that_died_before_publishing_left_nothing)
     stage_free(&s);
 }
 
+/* A fill of all slots of an empty ring overwrites the word of the slot before head. */
+static void die_before_the_commit(uint32_t slots)
+{
+    struct stage s;
+    stage_make(&s, slots, 9);
+    size_t size = (size_t)slots * SHMP_SLOT_SIZE - 96;
+    CHECK_EQ(stage_write(&s, out_bytes, size, false), size);
+    CHECK_EQ(stage_read(&s, in_bytes, size), size);
+    struct iovec iov = {.iov_base = out_bytes, .iov_len = size};
+    struct shmp_cursor from = {.iov = &iov, .left = 1};
+    struct shmp_put put;
+    CHECK_EQ(shmp_ring_fill(&s.writer, &from, size, false, &put), 0);
+    CHECK_EQ(put.bytes, size);
+    shmp_ring_forget(s.header, false);
+    shmp_ring_reseal(&s.writer);
+    shmp_ring_reseal(&s.writer); /* twice is once */
+    CHECK_EQ(stage_write(&s, (const unsigned char *)"abc", 3, false), 3);
+    CHECK_EQ(stage_read(&s, in_bytes, 9), 3);
+    CHECK(memcmp(in_bytes, "abc", 3) == 0);
+    stage_free(&s);
+}
+
+TEST(a_writer_that_died_before_its_commit_lets_nobody_merge_into_what_was_read)
+{
+    die_before_the_commit(1);
+    die_before_the_commit(2);
+    die_before_the_commit(16);
+}
+
+TEST(what_lies_in_the_ring_is_not_resealed)
+{
+    struct stage s;
+    stage_make(&s, 2, 9);
+    CHECK_EQ(stage_write(&s, (const unsigned char *)"abc", 3, false), 3);
+    shmp_ring_reseal(&s.writer);
+    CHECK_EQ(stage_write(&s, (const unsigned char *)"def", 3, false), 3);
+    CHECK_EQ(load_relaxed(&s.header->head), 10);
+    stage_free(&s);
+}
+
 TEST(forgetting_forces_a_fresh_look)
 {
     struct stage s;
