@@ -366,9 +366,11 @@ static PyObject *base_read(PyObject *self, PyObject *const *args, Py_ssize_t nar
         /* Held from here on: close() in another thread does not end this call (RD-9). */
         shmp_end_hold(end);
         for (bool busy = false; r == SHMP_WOULD_SLEEP; busy = true) {
-            /* The second time there was something to read, but not our turn. */
-            r = busy ? wait_turn(self, end) : 0;
-            if (r == 0)
+            /* The second time there was something to read, but not our turn.  With O_NONBLOCK it
+             * is never more than that: the lock may be a dead one's, and the ring empty. */
+            bool blocks = (shmp_flags(end) & O_NONBLOCK) == 0;
+            r = busy || !blocks ? wait_turn(self, end) : 0;
+            if (r == 0 && blocks)
                 r = wait_readable(self, end, &slept);
             if (r == 0)
                 bytes = read_now(end, (size_t)size, &r);

@@ -355,3 +355,32 @@ print(time.monotonic() - start)
 os.kill(pid, signal.SIGKILL)
 """
     assert float(run(program)) < 0.05
+
+
+def test_a_nonblocking_read_beside_a_dead_lock_does_not_wait_for_data() -> None:
+    """read(n) took "the companion's lock is not free" for "there is nothing to read", and slept
+    until there was, also with O_NONBLOCK.
+    """
+    program = """
+r, w = shmpipe.pipe(os.O_NONBLOCK)
+r.fileno()
+def victim():
+    while True:
+        w.write(b"x")
+        r.readinto(bytearray(1))
+def died_in_the_companions_lock():
+    pid = forked(victim)
+    before = r.stat().writes
+    while r.stat().writes == before: pass
+    os.kill(pid, signal.SIGKILL)
+    killed(pid)
+    state = r.stat()
+    if state.companion_lock_owner and state.pending == 0:
+        return True
+    while r.readinto(bytearray(100)): pass  # and the next one has nothing to repair
+    w.write(b"x")
+    return False
+while not died_in_the_companions_lock(): pass
+print(r.read(65536))
+"""
+    assert run(program) == "None"
