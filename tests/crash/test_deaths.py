@@ -384,3 +384,30 @@ while not died_in_the_companions_lock(): pass
 print(r.read(65536))
 """
     assert run(program) == "None"
+
+
+@pytest.mark.parametrize("good", [0, 8192])
+def test_WR_16_a_bad_address_is_fatal_to_the_caller_alone(good: int) -> None:
+    """The kernel's pipe says EFAULT. Here the caller dies in its copy, holding the lock."""
+    program = f"""
+GOOD = {good}
+libc = ctypes.CDLL(None, use_errno=True)
+memory = mmap.mmap(-1, GOOD + 8192)
+start = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+assert libc.mprotect(ctypes.c_void_p(start + GOOD), 4096, 0) == 0
+bad = (ctypes.c_char * (GOOD + 4096)).from_address(start)
+r, w = shmpipe.pipe()
+""" """
+def fault(act):
+    pid = forked(act)
+    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    assert status == -signal.SIGSEGV, status
+fault(lambda: w.write(bad))
+print(r.pending)
+w.write(b"x" * (GOOD + 4096))
+fault(lambda: r.readinto(bad))
+print(r.pending - GOOD, r.read(GOOD + 4096) == b"x" * (GOOD + 4096))
+w.write(b"done")
+print(r.read(10).decode())
+"""
+    assert run(program).split() == ["0", "4096", "True", "done"]
