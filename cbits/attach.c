@@ -26,25 +26,40 @@ static pthread_once_t hooks_once = PTHREAD_ONCE_INIT;
 static struct shmp_pipe *registry;
 
 /* Calls in progress on this thread, so that a fork child knows which holds are its own: the
- * others belong to threads that it does not have. */
+ * others belong to threads that it does not have.  A stack, but for handlers that close. */
 #define HELD_MAX 8
 static _Thread_local struct {
     struct shmp_end *end;
     unsigned count;
 } held_here[HELD_MAX];
+static _Thread_local int held_used; /* entries that may have a count */
 
-static unsigned *held_entry(struct shmp_end *end)
+static unsigned *held_entry(const struct shmp_end *end)
 {
-    unsigned *empty = NULL;
-    for (int i = 0; i < HELD_MAX; i++) {
-        if (held_here[i].end == end && held_here[i].count > 0)
+    for (int i = held_used - 1; i >= 0; i--)
+        if (held_here[i].end == end)
             return &held_here[i].count;
-        if (held_here[i].count == 0 && empty == NULL) {
-            held_here[i].end = end;
-            empty = &held_here[i].count;
-        }
+    return NULL;
+}
+
+static void note_hold(struct shmp_end *end)
+{
+    unsigned *mine = held_entry(end);
+    if (mine)
+        ++*mine;
+    else if (held_used < HELD_MAX) {
+        held_here[held_used].end = end;
+        held_here[held_used++].count = 1;
     }
-    return empty;
+}
+
+static void note_release(const struct shmp_end *end)
+{
+    unsigned *mine = held_entry(end);
+    if (mine && *mine > 0)
+        --*mine;
+    while (held_used > 0 && held_here[held_used - 1].count == 0)
+        held_used--;
 }
 
 static void publish_counts(struct shmp_pipe *pipe)
@@ -335,17 +350,13 @@ static void end_free(struct shmp_end *end)
 
 void shmp_end_hold(struct shmp_end *end)
 {
-    unsigned *mine = held_entry(end);
-    if (mine)
-        ++*mine;
+    note_hold(end);
     fetch_add_relaxed(&end->refs, 1);
 }
 
 void shmp_end_release(struct shmp_end *end)
 {
-    unsigned *mine = held_entry(end);
-    if (mine && *mine > 0)
-        --*mine;
+    note_release(end);
     if (atomic_fetch_sub_explicit(&end->refs, 1, memory_order_acq_rel) == 1)
         end_free(end);
 }
