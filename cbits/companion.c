@@ -289,7 +289,9 @@ bool shmp_companion_foretell_write(struct shmp_header *h, int fd)
 bool shmp_companion_foretell_read(struct shmp_header *h, int fd)
 {
     struct shmp_companion_line *c = &h->companion;
-    return is_full(load_relaxed(&c->level)) && leave_one(c, fd);
+    uint32_t level = load_relaxed(&c->level);
+    /* Unknown, after a death in this lock: it may be full. */
+    return level != SHMP_LEVEL_NOT_FULL && level != SHMP_LEVEL_GROWN && leave_one(c, fd);
 }
 
 /* One F_SETPIPE_SZ for one F_SETPIPE_SZ: pollers of write ends hear of it, readers do not. */

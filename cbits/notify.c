@@ -9,11 +9,6 @@
 /* Armed bits of the dead are taken away after so many operations at the latest. */
 #define PRUNE_EVERY 4096u
 
-static int other(int side)
-{
-    return side == SHMP_SIDE_READERS ? SHMP_SIDE_WRITERS : SHMP_SIDE_READERS;
-}
-
 /* ---- Who operates ------------------------------------------------------------------------ */
 
 /* What every publish of that side changes, and nobody else: of writers head, or the end of the
@@ -34,13 +29,14 @@ static uint64_t position(struct shmp_pipe *pipe, int side)
 static void introduce(struct shmp_pipe *pipe, int side)
 {
     shmp_notify_wake(pipe, side);
-    shmp_live_set_introduced(&pipe->live, SHMP_RELAYS(other(side)));
+    shmp_live_set_introduced(&pipe->live, SHMP_RELAYS(shmp_other_side(side)));
 }
 
 bool shmp_notify_begin_slow(struct shmp_pipe *pipe, int side)
 {
-    struct shmp_notify_line *line = shmp_notify_line(pipe, other(side));
-    if ((load_relaxed(&pipe->live.introduced) & SHMP_INTRODUCED(SHMP_RELAYS(other(side)))) == 0)
+    struct shmp_notify_line *line = shmp_notify_line(pipe, shmp_other_side(side));
+    uint32_t bit = SHMP_INTRODUCED(SHMP_RELAYS(shmp_other_side(side)));
+    if ((load_relaxed(&pipe->live.introduced) & bit) == 0)
         introduce(pipe, side);
     uint64_t ops = load_relaxed(&line->ops);
     /* N1 before N2 before the publish.  Release: also for whoever reads them after our death, which
@@ -55,27 +51,22 @@ bool shmp_notify_begin_slow(struct shmp_pipe *pipe, int side)
 static void prune(struct shmp_pipe *pipe, int side)
 {
     struct shmp_header *h = pipe->seg.header;
-    uint32_t bit = SHMP_NOTIFY(other(side));
+    uint32_t bit = SHMP_NOTIFY(shmp_other_side(side));
     uint32_t limit = load_seq_cst(&h->wait.holder_limit);
-    bool reaped = false;
     bool wanted = false;
     for (uint32_t i = 0; i < limit && i < SHMP_HOLDERS; i++) {
         const struct shmp_holder *holder = &pipe->seg.holders[i];
         if (load_acquire(&holder->live) == 0 || (load_acquire(&holder->notifiers) & bit) == 0)
             continue;
-        bool dead = shmp_holder_reap(&pipe->live, i);
-        reaped = reaped || dead;
-        wanted = wanted || !dead;
+        wanted = !shmp_holder_reap(&pipe->live, i) || wanted;
     }
     if (!wanted)
         atomic_fetch_and(&h->wait.poll_usage, ~bit);
-    if (reaped)
-        shmp_broadcast(h); /* the dead may have owed anybody a wake */
 }
 
 bool shmp_notify_end(struct shmp_pipe *pipe, int side, bool moved)
 {
-    struct shmp_notify_line *line = shmp_notify_line(pipe, other(side));
+    struct shmp_notify_line *line = shmp_notify_line(pipe, shmp_other_side(side));
     uint64_t ops = load_relaxed(&line->ops);
     if (!moved) {
         store_release(&line->begun, ops);
@@ -91,7 +82,7 @@ bool shmp_notify_end(struct shmp_pipe *pipe, int side, bool moved)
 
 void shmp_notify_wake(struct shmp_pipe *pipe, int side)
 {
-    _Atomic uint32_t *word = &shmp_notify_line(pipe, other(side))->sleep;
+    _Atomic uint32_t *word = &shmp_notify_line(pipe, shmp_other_side(side))->sleep;
     uint32_t seen = load_seq_cst(word); /* N4 */
     while ((seen & 1) != 0) {
         if (!cas_seq_cst32(word, &seen, seen + 2))
@@ -108,7 +99,7 @@ void shmp_notify_wake(struct shmp_pipe *pipe, int side)
 
 void shmp_notify_settle(struct shmp_pipe *pipe, int side)
 {
-    struct shmp_notify_line *line = shmp_notify_line(pipe, other(side));
+    struct shmp_notify_line *line = shmp_notify_line(pipe, shmp_other_side(side));
     uint64_t ops = load_relaxed(&line->ops);
     if (load_acquire(&line->begun) == ops + 1) {
         /* One store either way, after which there is nothing left to settle: dies before, and the
@@ -143,21 +134,21 @@ void shmp_notify_unregister(struct shmp_pipe *pipe, int side)
 int shmp_notify_arm(struct shmp_end *end, int side, uint64_t *ops)
 {
     struct shmp_pipe *pipe = end->pipe;
-    int r = shmp_side_lock(end, other(side), true);
+    int r = shmp_side_lock(end, shmp_other_side(side), true);
     if (r < 0)
         return r;
     fetch_or_seq_cst(&pipe->seg.header->wait.poll_usage, SHMP_NOTIFY(side));
     *ops = load_relaxed(&shmp_notify_line(pipe, side)->ops);
-    shmp_side_unlock(end, other(side));
+    shmp_side_unlock(end, shmp_other_side(side));
     return 0;
 }
 
 void shmp_notify_disarm(struct shmp_end *end, int side)
 {
-    if (shmp_side_lock(end, other(side), false) != 0)
+    if (shmp_side_lock(end, shmp_other_side(side), false) != 0)
         return;
-    prune(end->pipe, other(side));
-    shmp_side_unlock(end, other(side));
+    prune(end->pipe, shmp_other_side(side));
+    shmp_side_unlock(end, shmp_other_side(side));
 }
 
 uint32_t shmp_notify_sleep(struct shmp_notify_line *line)
@@ -186,5 +177,5 @@ void shmp_notify_rescue(struct shmp_end *end, int side, bool thorough)
         suspect = load_acquire(&holder->live) == 0 || ((now ^ gen) & SHMP_LOCK_GEN_MASK) != 0;
     }
     if (suspect)
-        shmp_side_rescue(end, other(side));
+        shmp_side_rescue(end, shmp_other_side(side));
 }

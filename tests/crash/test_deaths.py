@@ -397,11 +397,9 @@ start = ctypes.addressof(ctypes.c_char.from_buffer(memory))
 assert libc.mprotect(ctypes.c_void_p(start + GOOD), 4096, 0) == 0
 bad = (ctypes.c_char * (GOOD + 4096)).from_address(start)
 r, w = shmpipe.pipe()
-""" """
 def fault(act):
     pid = forked(act)
-    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    assert status == -signal.SIGSEGV, status
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGSEGV
 fault(lambda: w.write(bad))
 print(r.pending)
 w.write(b"x" * (GOOD + 4096))

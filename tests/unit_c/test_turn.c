@@ -254,6 +254,28 @@ TEST(a_first_look_sees_a_read_that_began_before_it)
     close(inside);
 }
 
+/* Who takes the companion's lock from the dead does not know its level: it may be full. */
+TEST(room_is_foretold_from_an_unknown_level)
+{
+    make(STEP);
+    CHECK(shmp_fileno(ends[1]) >= 0);
+    CHECK_EQ(shmp_write(ends[1], buffer, STEP), STEP);
+    CHECK_EQ(polled(1, POLLOUT), 0);
+    uint32_t earlier = shmp_live_owner(&ends[0]->pipe->live) - (1u << SHMP_LOCK_GEN_SHIFT);
+    store_relaxed(&header()->companion.lock, earlier);
+    pid_t child = unit_fork();
+    if (child == 0) {
+        set_trap(0, 0, die_after_the_change);
+        shmp_read(ends[0], buffer, STEP);
+        unit_done();
+    }
+    int status = unit_wait(child);
+    CHECK(status == SIGKILL || status == 0); /* it may want nothing more of the kernel */
+    CHECK(shmp_ring_looks_empty(header()));
+    CHECK_EQ(polled(1, POLLOUT), POLLOUT);
+    finish();
+}
+
 /* A reader that sees the flag of a look that is not over must leave the waiting byte: a write that
  * began before the flag may still publish and die, and only a writer can put a byte in. */
 TEST(the_waiting_byte_stays_until_the_look_is_over)
