@@ -33,7 +33,7 @@ endif
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help build test pytest demo lint cbits unit_c hostile bench clean asan ubsan tsan
+.PHONY: help build test pytest demo lint cbits unit_c hostile fuzz bench clean asan ubsan tsan
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z_]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -65,10 +65,15 @@ cbits: build ## libshmpipe for C programs, strictly, with gcc and with clang
 unit_c: cbits ## The C unit tests, and a sample of those with hostile peers
 	@$(MAKE) -s -C tests/unit_c check
 	@$(MAKE) -s -C tests/hostile check CC=$(firstword $(COMPILERS))
+	@$(MAKE) -s -C tests/hostile/fuzz replay CC=$(firstword $(COMPILERS))
 
 hostile: build ## Damaged segments and hostile peers, all cases (about two minutes)
 	@$(MAKE) -s -C tests/hostile all-of-it
+	@$(MAKE) -s -C tests/hostile/fuzz replay
 	HOSTILE_STEPS=1000 $(PY) -m pytest tests/hostile
+
+fuzz: ## libFuzzer on attach, inspect, check and calls, with ASan and UBSan (FUZZ_SECONDS=60; needs clang)
+	@$(MAKE) -s -C tests/hostile/fuzz $@
 
 asan: ; @$(MAKE) -s -C tests/unit_c $@ && $(MAKE) -s -C tests/hostile $@ ## The C tests with the address sanitizer
 ubsan: ; @$(MAKE) -s -C tests/unit_c $@ && $(MAKE) -s -C tests/hostile $@ ## The same with the sanitizer for undefined behaviour
@@ -78,7 +83,7 @@ bench: build ## shmpipe beside os.pipe on this machine
 	@$(PY) -m shmpipe_tools bench
 
 clean: ## Removes what was built, and the virtual environments
-	rm -rf .venv .venv-* build dist *.egg-info shmpipe/*.so cbits/build tests/unit_c/build tests/hostile/build
+	rm -rf .venv .venv-* build dist *.egg-info shmpipe/*.so cbits/build tests/unit_c/build tests/hostile/build tests/hostile/fuzz/build
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 # $(error) and not a failing command: then what is missing is the only line that make prints.

@@ -153,31 +153,25 @@ static struct position where(struct shmp_ring *ring)
 static int find_bytes(struct shmp_ring *ring, struct position *p)
 {
     struct shmp_header *h = ring->header;
-    for (uint32_t stepped = 0; stepped <= ring->ring_size; stepped++) {
-        if (p->tail == p->head || shmp_occupancy(p->head, p->tail) > ring->ring_size) {
-            /* T1: head before the slot's word (D2): in the other order we could hold an old
-             * end, see the new head, and step over what was merged in between. */
-            p->head = load_acquire(&h->head);
-            p->word = 0;
-            if (shmp_occupancy(p->head, p->tail) > ring->ring_size)
-                return -SHMP_ECORRUPT;
-            if (p->tail == p->head)
-                return 0;
-        }
-        if (p->word == 0 || shmp_word_start(p->word) + p->offset >= shmp_word_end(p->word)) {
-            /* T2: acquire, partner P2. */
-            p->word = load_acquire(word_of(ring, p->tail));
-            if (shmp_word_end(p->word) > SHMP_SLOT_SIZE || p->offset > SHMP_SLOT_SIZE)
-                return -SHMP_ECORRUPT;
-        }
-        if (shmp_word_start(p->word) + p->offset < shmp_word_end(p->word))
-            return 1;
-        /* No bytes in it: no writer makes such a slot.  Step over it, as the kernel would. */
-        p->tail++;
-        p->offset = 0;
+    if (p->tail == p->head || shmp_occupancy(p->head, p->tail) > ring->ring_size) {
+        /* T1: head before the slot's word (D2): in the other order we could hold an old
+         * end, see the new head, and step over what was merged in between. */
+        p->head = load_acquire(&h->head);
         p->word = 0;
+        if (shmp_occupancy(p->head, p->tail) > ring->ring_size)
+            return -SHMP_ECORRUPT;
+        if (p->tail == p->head)
+            return 0;
     }
-    return -SHMP_ECORRUPT; /* more of them than there are slots: somebody feeds us for ever */
+    if (p->word == 0 || shmp_word_start(p->word) + p->offset >= shmp_word_end(p->word)) {
+        /* T2: acquire, partner P2. */
+        p->word = load_acquire(word_of(ring, p->tail));
+        if (shmp_word_end(p->word) > SHMP_SLOT_SIZE || p->offset > SHMP_SLOT_SIZE)
+            return -SHMP_ECORRUPT;
+    }
+    /* No writer makes a slot without bytes, and no reader leaves one behind.  To step over it would
+     * leave an open slot before tail (I5). */
+    return shmp_word_start(p->word) + p->offset < shmp_word_end(p->word) ? 1 : -SHMP_ECORRUPT;
 }
 
 /* The reader has taken all it knows of the tail slot.  true: the slot is done.  false: it

@@ -356,6 +356,27 @@ static void blocked_changes(void)
     alarms_end();
 }
 
+/* What no writer makes.  A reader that waits for bytes in it would find it for ever. */
+static void an_empty_slot(void)
+{
+    make(false, 0);
+    alarms_begin();
+    case_begins("a blocked read of a slot without bytes");
+    struct shmp_header *h = ends[0]->pipe->seg.header;
+    uint32_t newest = load_relaxed(&h->head) - 1;
+    CHECK(shmp_read(ends[0], buffer, 8192 - CONSUMED) > 0);
+    store_relaxed(&ends[0]->pipe->seg.read_side.words[newest % SLOTS],
+                  SHMP_WORD(0, 0, SHMP_SLOT_CAN_MERGE));
+    CHECK_ERRNO(shmp_read(ends[0], buffer, 10), SHMP_ECORRUPT);
+    alarms_end();
+    close_ends();
+}
+
+TEST(a_slot_without_bytes)
+{
+    run_cases(an_empty_slot);
+}
+
 TEST(bytes_changed_under_blocked_calls)
 {
     run_cases(blocked_changes);

@@ -540,17 +540,19 @@ TEST(a_tail_offset_beyond_its_slot_is_damage)
     stage_free(&s);
 }
 
-TEST(slots_without_bytes_are_stepped_over)
+TEST(a_slot_without_bytes_is_damage)
 {
     struct stage s;
     stage_make(&s, 4, 100);
     CHECK_EQ(stage_write(&s, (const unsigned char *)"a", 1, false), 1);
     store_relaxed(&s.reader.words[100 & 3], SHMP_WORD(0, 0, 0));
+    CHECK_EQ(stage_read(&s, in_bytes, 10), -SHMP_ECORRUPT);
+    store_relaxed(&s.reader.words[100 & 3], SHMP_WORD(0, 1, 0));
     store_relaxed(&s.reader.words[101 & 3], SHMP_WORD(7, 7, SHMP_SLOT_CAN_MERGE));
-    store_relaxed(&s.reader.words[102 & 3], SHMP_WORD(0, 2, 0));
-    store_relaxed(&s.header->head, 103);
-    CHECK_EQ(shmp_ring_pending(&s.reader), 2);
-    CHECK_EQ(stage_read(&s, in_bytes, 10), 2);
+    store_relaxed(&s.header->head, 102);
+    CHECK_EQ(shmp_ring_pending(&s.reader), 1);
+    CHECK_EQ(stage_read(&s, in_bytes, 1), 1);
+    CHECK_EQ(stage_read(&s, in_bytes, 1), -SHMP_ECORRUPT);
     stage_free(&s);
 }
 
