@@ -24,6 +24,9 @@ static int answer(long r)
 
 /* ---- Making and opening ---------------------------------------------------------- */
 
+/* Should somebody have put a FIFO under the name, nobody waits for its writer. */
+#define OPENING (O_CLOEXEC | O_NONBLOCK)
+
 static int make_ends(shmp_end *ends[2], int segment_fd, int companion[2], int flags)
 {
     struct shmp_header h;
@@ -101,7 +104,7 @@ int shmp_mkfifo_with(const char *name, mode_t mode, const struct shmp_options *o
     int r = shmp_object_name(name, object);
     if (r < 0)
         return answer(r);
-    long fd = shmp_sys.shm_open(object, O_RDWR | O_CREAT | O_CLOEXEC, mode);
+    long fd = shmp_sys.shm_open(object, OPENING | O_RDWR | O_CREAT, mode);
     if (fd < 0)
         return answer(fd);
     r = shmp_fifo_format((int)fd, name, options);
@@ -131,7 +134,7 @@ shmp_end *shmp_open(const char *name, int flags)
         return NULL;
     }
     /* Both sides write to the segment, so both need the object's write permission. */
-    long fd = shmp_sys.shm_open(object, O_RDWR | O_CLOEXEC, 0);
+    long fd = shmp_sys.shm_open(object, OPENING | O_RDWR, 0);
     if (fd < 0) {
         answer(fd);
         return NULL;
@@ -154,7 +157,7 @@ int shmp_unlink(const char *name)
     int r = shmp_object_name(name, object);
     if (r < 0)
         return answer(r);
-    long fd = shmp_sys.shm_open(object, O_RDONLY | O_CLOEXEC, 0);
+    long fd = shmp_sys.shm_open(object, OPENING | O_RDONLY, 0);
     if (fd < 0)
         return answer(fd);
     r = shmp_fifo_unlink((int)fd, name);

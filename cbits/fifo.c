@@ -101,8 +101,14 @@ static int format_locked(int fd, const char *name, const struct shmp_options *op
     int r = shmp_seg_judge(fd, &h);
     if (r != -ENOENT)
         return r == 0 || r == -SHMP_ECORRUPT || r == -SHMP_EINCOMPATIBLE ? -EEXIST : r;
-    remove_stray(fd, name);
     r = (int)shmp_sys.fstat(fd, &object);
+    if (r < 0)
+        return r;
+    /* What another user has put there would be that user's pipe, with that user's mode; and what
+     * has a second name is somebody's file. */
+    if (object.st_uid != geteuid() || object.st_nlink > 1)
+        return -EEXIST;
+    remove_stray(fd, name);
     while (r >= 0 && instance == 0)
         r = (int)shmp_sys.random(&instance, sizeof instance);
     if (r < 0)
@@ -257,7 +263,8 @@ int shmp_fifo_unlink(int fd, const char *name)
     if (r == 0 && (named.st_ino != ours.st_ino || named.st_dev != ours.st_dev))
         r = -ENOENT;
     /* First, what the FIFO is called: without that it would stay behind. */
-    long whole = r < 0 ? r : shmp_sys.pread(fd, &h, sizeof h, 0);
+    bool has_header = r == 0 && S_ISREG(ours.st_mode);
+    long whole = has_header ? shmp_sys.pread(fd, &h, sizeof h, 0) : r;
     if (whole < 0)
         return (int)whole;
     r = (int)shmp_sys.shm_unlink(object);

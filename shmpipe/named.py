@@ -146,6 +146,8 @@ def object_fd(name: str, flags: int = 0, mode: int = 0, *, read_only: bool = Fal
     The caller closes the descriptor with _lib.close_segment.  Raises OSError as open() does.
     """
     path = object_path(name)
+    # Should somebody have put a FIFO there, nobody waits for its writer.
+    flags |= os.O_NONBLOCK
     try:
         memory = posix_ipc.SharedMemory(path, flags, mode=mode, size=0, read_only=read_only)
     except posix_ipc.ExistentialError:

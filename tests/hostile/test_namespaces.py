@@ -1,0 +1,208 @@
+"""PID and user namespaces: the same numbers for different processes, and nobody to be seen."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+from collections.abc import Callable, Iterator
+
+import pytest
+import shmpipe
+
+from support.run import run_id
+
+from .conftest import NOBODY, become_nobody, in_a_child
+
+CLONE_NEWUSER, CLONE_NEWPID = 0x10000000, 0x20000000
+LIBC = ctypes.CDLL(None, use_errno=True)
+
+# Of fork beside the watchdog's threads.
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+
+
+def enter(flags: int) -> None:
+    """unshare(2), which Python has since 3.12 only."""
+    if LIBC.unshare(flags) != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+
+
+def exit_code_of(step: Callable[[], int]) -> int:
+    """Of a child that takes the step; minus the signal that ended it."""
+    pid = os.fork()
+    if pid == 0:
+        code = 99
+        try:
+            code = step()
+        finally:
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def needs(flags: int) -> None:
+    """Skips where the machine forbids it."""
+
+    def tries() -> int:
+        try:
+            enter(flags)
+        except OSError as error:
+            return error.errno or 1
+        return 0
+
+    code = exit_code_of(tries)
+    if code != 0:
+        pytest.skip(f"unshare is forbidden here: {os.strerror(code)}")
+
+
+def as_process_1(step: Callable[[], int]) -> int:
+    """The exit code of the first process of a new pid namespace."""
+    code = in_a_child(lambda: enter(CLONE_NEWPID), lambda: exit_code_of(step))
+    assert isinstance(code, int)
+    return code
+
+
+@pytest.fixture
+def named() -> Iterator[str]:
+    name = f"namespaces-{run_id()}"
+    shmpipe.mkfifo(name)
+    yield name
+    shmpipe.unlink(name)
+
+
+def test_bytes_go_between_pid_namespaces(named: str) -> None:
+    needs(CLONE_NEWPID)
+    with shmpipe.open(named, "r+") as end:
+
+        def writes() -> int:
+            assert os.getpid() == 1
+            with shmpipe.open(named, "w") as writer:
+                return 0 if writer.write(b"from process 1") == 14 else 1
+
+        assert as_process_1(writes) == 0
+        assert end.read(100) == b"from process 1"
+        assert shmpipe.check(end).errors == 0
+
+
+def test_two_processes_of_the_same_number_are_two(named: str) -> None:
+    """Each is process 1 of its own namespace, and neither may be taken for the other."""
+    needs(CLONE_NEWPID)
+    first_is_in, tell = os.pipe()
+    second_was_in, tell_first = os.pipe()
+
+    def first() -> int:
+        with shmpipe.open(named, "w") as writer:
+            writer.write(b"1" * 100)
+            os.write(tell, b"x")
+            os.read(second_was_in, 1)
+            writer.write(b"1" * 100)
+        return 0
+
+    def second() -> int:
+        with shmpipe.open(named, "w") as writer:
+            return 0 if writer.write(b"2" * 100) == 100 else 1
+
+    with shmpipe.open(named, "r+") as end:
+        keeper = os.fork()
+        if keeper == 0:
+            enter(CLONE_NEWPID)
+            os._exit(exit_code_of(first))
+        os.read(first_is_in, 1)
+        assert [each.pid for each in shmpipe.snapshot(end).processes].count(1) == 1
+        assert as_process_1(second) == 0
+        os.write(tell_first, b"x")
+        assert os.waitstatus_to_exitcode(os.waitpid(keeper, 0)[1]) == 0
+        assert end.read(1000) == b"1" * 100 + b"2" * 100 + b"1" * 100
+        assert shmpipe.check(end).errors == 0
+    for each in (first_is_in, tell, second_was_in, tell_first):
+        os.close(each)
+
+
+def kill_in_another_namespace(step: Callable[[], object], started: int) -> None:
+    """Kills a process 1 that takes the step, once it has said so through a descriptor."""
+    keeper = os.fork()
+    if keeper == 0:
+        enter(CLONE_NEWPID)
+        inner = os.fork()
+        if inner == 0:
+            step()
+            os._exit(99)
+        os.read(started, 1)
+        os.kill(inner, signal.SIGKILL)
+        os._exit(-os.waitstatus_to_exitcode(os.waitpid(inner, 0)[1]))
+    assert os.waitstatus_to_exitcode(os.waitpid(keeper, 0)[1]) == signal.SIGKILL
+
+
+def test_a_writer_killed_in_another_pid_namespace_is_the_end(named: str) -> None:
+    """Its number means somebody else here, or nobody: companion and lock say that it died."""
+    needs(CLONE_NEWPID)
+    started, tell = os.pipe()
+
+    def holds() -> None:
+        with shmpipe.open(named, "w") as writer:
+            writer.write(b"last words")
+            os.write(tell, b"x")
+            signal.pause()
+
+    reader = shmpipe.open(named, "r", flags=os.O_NONBLOCK)
+    with reader:
+        kill_in_another_namespace(holds, started)
+        assert reader.read(100) == b"last words"
+        assert reader.read(100) == b""
+        assert shmpipe.check(reader).errors == 0
+    os.close(started)
+    os.close(tell)
+
+
+def test_who_is_killed_at_work_in_another_pid_namespace_blocks_nobody() -> None:
+    """Its record cannot be found under its number, so the record lock alone proves it dead."""
+    needs(CLONE_NEWPID)
+    started, tell = os.pipe()
+    reader, writer = shmpipe.pipe(os.O_NONBLOCK)
+
+    def exchanges() -> None:
+        os.write(tell, b"x")
+        while True:
+            writer.write(b"abc")
+            reader.read(3)
+
+    with reader, writer:
+        for _ in range(10):
+            kill_in_another_namespace(exchanges, started)
+            while reader.read(100):
+                pass
+            assert writer.write(b"still works") == 11
+            assert reader.read(100) == b"still works"
+            assert shmpipe.check(reader).errors == 0
+    os.close(started)
+    os.close(tell)
+
+
+def test_a_user_namespace_gives_no_rights(named: str) -> None:
+    """Without a mapping every file is somebody else's, and capabilities count for nothing."""
+    needs(CLONE_NEWUSER)
+    if os.geteuid() != 0:
+        pytest.skip("only root can become another user first")
+
+    def looks() -> str:
+        assert os.geteuid() == NOBODY
+        try:
+            shmpipe.open(named, "r+", flags=os.O_NONBLOCK).close()
+        except PermissionError:
+            return "refused"
+        return "opened"
+
+    assert in_a_child(become_nobody, lambda: enter(CLONE_NEWUSER), looks) == "refused"
+
+
+def test_an_anonymous_pipe_goes_into_a_user_namespace() -> None:
+    needs(CLONE_NEWUSER)
+    reader, writer = shmpipe.pipe()
+    with reader, writer:
+
+        def writes() -> int | None:
+            return writer.write(b"from within")
+
+        assert in_a_child(lambda: enter(CLONE_NEWUSER), writes) == 11
+        assert reader.read(100) == b"from within"
+        assert shmpipe.check(reader).errors == 0
