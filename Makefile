@@ -33,7 +33,7 @@ endif
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help build test pytest demo lint cbits unit_c hostile fuzz bench clean asan ubsan tsan
+.PHONY: help build test pytest demo lint cbits unit_c hostile fuzz pydev bench clean asan ubsan tsan
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z_]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -71,6 +71,9 @@ hostile: build ## Damaged segments and hostile peers, all cases (about two minut
 	@$(MAKE) -s -C tests/hostile all-of-it
 	@$(MAKE) -s -C tests/hostile/fuzz replay
 	HOSTILE_STEPS=1000 $(PY) -m pytest tests/hostile
+
+pydev: build ## The Python test suites with -X dev and -W error (but for fork beside threads, which is their subject)
+	$(PY) -X dev -W error -m pytest -W ignore::DeprecationWarning:multiprocessing.popen_fork $(PYTEST_ARGS)
 
 fuzz: ## libFuzzer on attach, inspect, check and calls, with ASan and UBSan (FUZZ_SECONDS=60; needs clang)
 	@$(MAKE) -s -C tests/hostile/fuzz $@

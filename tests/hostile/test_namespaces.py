@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+import traceback
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -28,16 +29,23 @@ def enter(flags: int) -> None:
         raise OSError(code, os.strerror(code))
 
 
-def exit_code_of(step: Callable[[], int]) -> int:
-    """Of a child that takes the step; minus the signal that ended it."""
+def fork(step: Callable[[], int]) -> int:
+    """A child that takes the step and exits with what it returns, whatever happens."""
     pid = os.fork()
     if pid == 0:
         code = 99
         try:
             code = step()
+        except BaseException:
+            os.write(2, traceback.format_exc().encode())
         finally:
             os._exit(code)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    return pid
+
+
+def exit_code_of(step: Callable[[], int]) -> int:
+    """Of a child that takes the step; minus the signal that ended it."""
+    return os.waitstatus_to_exitcode(os.waitpid(fork(step), 0)[1])
 
 
 def needs(flags: int) -> None:
@@ -103,10 +111,11 @@ def test_two_processes_of_the_same_number_are_two(named: str) -> None:
             return 0 if writer.write(b"2" * 100) == 100 else 1
 
     with shmpipe.open(named, "r+") as end:
-        keeper = os.fork()
-        if keeper == 0:
+        def keeps() -> int:
             enter(CLONE_NEWPID)
-            os._exit(exit_code_of(first))
+            return exit_code_of(first)
+
+        keeper = fork(keeps)
         os.read(first_is_in, 1)
         assert [each.pid for each in shmpipe.snapshot(end).processes].count(1) == 1
         assert as_process_1(second) == 0
@@ -118,19 +127,17 @@ def test_two_processes_of_the_same_number_are_two(named: str) -> None:
         os.close(each)
 
 
-def kill_in_another_namespace(step: Callable[[], object], started: int) -> None:
+def kill_in_another_namespace(step: Callable[[], int], started: int) -> None:
     """Kills a process 1 that takes the step, once it has said so through a descriptor."""
-    keeper = os.fork()
-    if keeper == 0:
+
+    def keeps() -> int:
         enter(CLONE_NEWPID)
-        inner = os.fork()
-        if inner == 0:
-            step()
-            os._exit(99)
+        inner = fork(step)
         os.read(started, 1)
         os.kill(inner, signal.SIGKILL)
-        os._exit(-os.waitstatus_to_exitcode(os.waitpid(inner, 0)[1]))
-    assert os.waitstatus_to_exitcode(os.waitpid(keeper, 0)[1]) == signal.SIGKILL
+        return -os.waitstatus_to_exitcode(os.waitpid(inner, 0)[1])
+
+    assert exit_code_of(keeps) == signal.SIGKILL
 
 
 def test_a_writer_killed_in_another_pid_namespace_is_the_end(named: str) -> None:
@@ -138,11 +145,12 @@ def test_a_writer_killed_in_another_pid_namespace_is_the_end(named: str) -> None
     needs(CLONE_NEWPID)
     started, tell = os.pipe()
 
-    def holds() -> None:
+    def holds() -> int:
         with shmpipe.open(named, "w") as writer:
             writer.write(b"last words")
             os.write(tell, b"x")
             signal.pause()
+        return 1
 
     reader = shmpipe.open(named, "r", flags=os.O_NONBLOCK)
     with reader:
@@ -160,7 +168,7 @@ def test_who_is_killed_at_work_in_another_pid_namespace_blocks_nobody() -> None:
     started, tell = os.pipe()
     reader, writer = shmpipe.pipe(os.O_NONBLOCK)
 
-    def exchanges() -> None:
+    def exchanges() -> int:
         os.write(tell, b"x")
         while True:
             writer.write(b"abc")

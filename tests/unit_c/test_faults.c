@@ -664,3 +664,283 @@ TEST(faults_in_a_notifiers_life)
     all_faults(&(struct scenario){
         .prepare = make_nonblocking, .operate = do_notify, .check = check_notify, .also = EAGAIN});
 }
+
+/* ---- Looking -------------------------------------------------------------------------------------- */
+
+static long do_inspect(void)
+{
+    static struct shmp_snapshot snapshot;
+    long r = shmp_inspect_fd(shmp_segment_fd(ends[0]), &snapshot);
+    if (r == 0) {
+        CHECK_EQ(snapshot.pending, 5000);
+        CHECK_EQ(snapshot.holders, 1);
+    }
+    return r;
+}
+
+static void check_unchanged(long result)
+{
+    (void)result;
+    check_read(0);
+}
+
+TEST(faults_in_inspect)
+{
+    all_faults(&(struct scenario){
+        .prepare = make_filled, .operate = do_inspect, .check = check_unchanged});
+}
+
+TEST(faults_in_inspect_of_a_named_pipe)
+{
+    all_faults(&(struct scenario){
+        .prepare = make_named_filled, .operate = do_inspect, .check = check_unchanged});
+}
+
+/* What cannot be looked at is an error, and never damage. */
+static long do_check(void)
+{
+    static struct shmp_check report;
+    long r = shmp_check_fd(shmp_segment_fd(ends[0]), &report);
+    if (r == 0)
+        CHECK_EQ(report.errors, 0);
+    return r;
+}
+
+TEST(faults_in_check)
+{
+    all_faults(&(struct scenario){
+        .prepare = make_filled, .operate = do_check, .check = check_unchanged});
+}
+
+TEST(faults_in_check_of_a_named_pipe)
+{
+    all_faults(&(struct scenario){
+        .prepare = make_named_filled, .operate = do_check, .check = check_unchanged});
+}
+
+/* ---- Control --------------------------------------------------------------------------------------- */
+
+static long do_pending(void)
+{
+    int pending = -1;
+    long r = shmp_ioctl(ends[0], FIONREAD, &pending);
+    if (r == 0)
+        CHECK_EQ(pending, 5000);
+    return r;
+}
+
+static void make_grown_unseen(void)
+{
+    make_filled();
+    CHECK_EQ(shmp_fcntl(ends[1], F_SETPIPE_SZ, 1 << 18), 1 << 18); /* both sides must map anew */
+}
+
+TEST(faults_in_FIONREAD)
+{
+    all_faults(&(struct scenario){
+        .prepare = make_grown_unseen, .operate = do_pending, .check = check_unchanged});
+}
+
+static long do_shrink(void)
+{
+    return shmp_fcntl(ends[0], F_SETPIPE_SZ, 8192);
+}
+
+static void check_shrunk(long result)
+{
+    CHECK_EQ(shmp_fcntl(ends[1], F_GETPIPE_SZ, 0), result < 0 ? 1 << 18 : 8192);
+    check_read(0);
+    if (result >= 0)
+        CHECK_EQ(shmp_write(ends[1], bytes, 20000), 8192);
+}
+
+TEST(faults_in_shrinking)
+{
+    all_faults(&(struct scenario){
+        .prepare = make_grown_unseen, .operate = do_shrink, .check = check_shrunk});
+}
+
+static long do_async(void)
+{
+    return shmp_fcntl(ends[1], F_SETFL, O_NONBLOCK | O_ASYNC);
+}
+
+static void check_async(long result)
+{
+    long flags = shmp_fcntl(ends[1], F_GETFL, 0);
+    CHECK_EQ((flags & O_ASYNC) != 0, result == 0);
+    CHECK_EQ((fcntl(ends[1]->fd, F_GETFL) & O_ASYNC) != 0, result == 0);
+    check_read(0);
+    CHECK_EQ(shmp_fcntl(ends[1], F_SETFL, O_NONBLOCK), 0);
+    CHECK_EQ(fcntl(ends[1]->fd, F_GETFL) & O_ASYNC, 0);
+}
+
+TEST(faults_in_O_ASYNC)
+{
+    all_faults(&(struct scenario){
+        .prepare = make_grown_unseen, .operate = do_async, .check = check_async});
+}
+
+static long do_poll(void)
+{
+    struct shmp_pollfd p[2] = {{ends[0], POLLIN, 0}, {ends[1], POLLOUT, 0}};
+    long r = shmp_poll(p, 2, 0);
+    if (r >= 0)
+        CHECK_EQ(r, 2);
+    return r;
+}
+
+static void make_filled_and_not_looked_at(void)
+{
+    make_nonblocking();
+    for (size_t i = 0; i < 5000; i++)
+        bytes[i] = (unsigned char)(i * 7);
+    CHECK_EQ(shmp_write(ends[1], bytes, 5000), 5000);
+    memset(bytes, 0, sizeof bytes);
+}
+
+static void check_polled(long result)
+{
+    (void)result;
+    CHECK_EQ(polled(ends[0]), POLLIN);
+    CHECK_EQ(polled(ends[1]), POLLOUT);
+    check_read(0);
+    CHECK_EQ(polled(ends[0]), 0);
+}
+
+TEST(faults_in_poll)
+{
+    all_faults(&(struct scenario){.prepare = make_filled_and_not_looked_at,
+                                  .operate = do_poll,
+                                  .check = check_polled});
+}
+
+/* ---- A full ring, as the companion sees it ------------------------------------------------------------ */
+
+static long do_fill(void)
+{
+    for (size_t i = 0; i < sizeof bytes; i++)
+        bytes[i] = (unsigned char)(i * 7);
+    return shmp_write(ends[1], bytes, sizeof bytes);
+}
+
+static void check_fill(long result)
+{
+    ssize_t r = shmp_read(ends[0], bytes, sizeof bytes);
+    CHECK_EQ(r, result < 0 ? -1 : result);
+    for (ssize_t i = 0; i < r; i++)
+        CHECK_EQ(bytes[i], (unsigned char)(i * 7));
+    exchange(ends[0], ends[1]);
+}
+
+TEST(faults_in_a_write_that_fills)
+{
+    all_faults(&(struct scenario){
+        .prepare = make_watched, .operate = do_fill, .check = check_fill});
+}
+
+static void make_full(void)
+{
+    make_watched();
+    CHECK_EQ(do_fill(), 4 * 4096);
+    memset(bytes, 0, sizeof bytes);
+}
+
+static long do_empty(void)
+{
+    return shmp_read(ends[0], bytes, sizeof bytes);
+}
+
+static void check_empty(long result)
+{
+    if (result < 0)
+        result = shmp_read(ends[0], bytes, sizeof bytes);
+    CHECK_EQ(result, 4 * 4096);
+    for (ssize_t i = 0; i < result; i++)
+        CHECK_EQ(bytes[i], (unsigned char)(i * 7));
+    exchange(ends[0], ends[1]);
+}
+
+TEST(faults_in_a_read_that_empties)
+{
+    all_faults(
+        &(struct scenario){.prepare = make_full, .operate = do_empty, .check = check_empty});
+}
+
+/* ---- Passing on, and a name of one's own --------------------------------------------------------------- */
+
+static long do_export(void)
+{
+    return shmp_export(ends[0], &token);
+}
+
+TEST(export_makes_no_call_that_could_fail)
+{
+    install();
+    make_nonblocking();
+    countdown = 1;
+    CHECK_EQ(do_export(), 0);
+    CHECK_EQ(countdown, 1);
+    countdown = 0;
+    close_all();
+}
+
+static void make_object(void)
+{
+    char object[128];
+    name = unit_name();
+    snprintf(object, sizeof object, "/shmpipe.%s", name);
+    token.segment_fd = shm_open(object, O_RDWR | O_CREAT | O_EXCL, 0600);
+    CHECK(token.segment_fd >= 0);
+}
+
+static long do_format(void)
+{
+    return shmp_format(token.segment_fd, name, NULL);
+}
+
+static void check_format(long result)
+{
+    if (result < 0)
+        CHECK_EQ(shmp_format(token.segment_fd, name, NULL), 0);
+    more = shmp_open_fd(token.segment_fd, O_RDWR | O_NONBLOCK);
+    CHECK(more != NULL);
+    CHECK_EQ(shmp_close_segment(token.segment_fd), 0);
+    exchange(more, more);
+}
+
+TEST(faults_in_format)
+{
+    all_faults(&(struct scenario){.prepare = make_object,
+                                  .operate = do_format,
+                                  .check = check_format,
+                                  .also = EEXIST});
+}
+
+/* ---- A lock of the dead ---------------------------------------------------------------------------------- */
+
+static void make_dead_owner(void)
+{
+    make_filled();
+    pid_t child = unit_fork();
+    if (child == 0) {
+        CHECK_EQ(shmp_side_lock(ends[0], SHMP_SIDE_READERS, true), 0);
+        _exit(0); /* without its unlock */
+    }
+    unit_join(child);
+}
+
+static void check_taken_over(long result)
+{
+    check_read(result);
+    struct shmp_check report;
+    CHECK_EQ(shmp_check_fd(shmp_segment_fd(ends[0]), &report), 0);
+    CHECK_EQ(report.errors, 0);
+    CHECK(load_relaxed(&ends[0]->pipe->seg.header->stats.recoveries) > 0);
+}
+
+TEST(faults_in_a_read_that_takes_over_a_lock)
+{
+    all_faults(&(struct scenario){
+        .prepare = make_dead_owner, .operate = do_read, .check = check_taken_over});
+}
