@@ -339,16 +339,18 @@ void shmp_companion_announce(struct shmp_header *h, uint32_t sides)
     fetch_or_seq_cst(&h->wait.poll_usage, sides);
 }
 
-void shmp_companion_look(struct shmp_live *live, int fd, int mode, uint32_t sides)
+int shmp_companion_look(struct shmp_live *live, int fd, int mode, uint32_t sides)
 {
     struct shmp_header *h = live->seg->header;
     struct shmp_companion_line *c = &h->companion;
-    lock_companion(live, c);
+    if (lock_with(live, c, SHMP_LOCK_SIGNALS) == SHMP_LOCK_SIGNAL)
+        return -EINTR;
     /* First: from now on the waiting byte may be drained.  Dies before the level is set: there is
      * a byte too many, a poller looks in vain, and its read sets it. */
     store_release(&c->in_step, load_relaxed(&c->in_step) | sides);
     sync_locked(h, fd, mode, SHMP_SYNC_LEVEL);
     shmp_unlock(&c->lock);
+    return 0;
 }
 
 bool shmp_companion_arm(struct shmp_live *live, int fd, int mode, uint32_t armed)

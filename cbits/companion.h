@@ -85,7 +85,8 @@ void shmp_companion_resized(struct shmp_live *live, int fd);
  * locks between announcing and looking. */
 bool shmp_companion_is_in_step(struct shmp_header *header, uint32_t sides);
 void shmp_companion_announce(struct shmp_header *header, uint32_t sides);
-void shmp_companion_look(struct shmp_live *live, int fd, int mode, uint32_t sides);
+/* 0, or -EINTR: a handler ran while the lock was another process's, which may be stopped. */
+int shmp_companion_look(struct shmp_live *live, int fd, int mode, uint32_t sides);
 
 /* The last of three steps of shmp_end_arm (arm.c), after announcing SHMP_ARMED_*.  true: nothing has
  * been told since, there is nothing to read (no room to write), and the companion says so. */

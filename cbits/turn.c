@@ -187,6 +187,6 @@ int shmp_look(struct shmp_end *end, bool async)
     if (r == 0)
         r = shmp_pass_through(end, SHMP_SIDE_READERS);
     if (r == 0)
-        shmp_companion_look(&end->pipe->live, end->fd, end->mode, sides);
+        r = shmp_companion_look(&end->pipe->live, end->fd, end->mode, sides);
     return r;
 }

@@ -228,6 +228,45 @@ TEST(words_changed_beside_calls)
     munmap(changes, sizeof *changes);
 }
 
+/* A forged owner cannot be told from one that is stopped, so it is waited for; a signal ends that. */
+static void locks_of_the_living(void)
+{
+    static const size_t locks[] = {offsetof(struct shmp_header, w.lock),
+                                   offsetof(struct shmp_header, r.lock),
+                                   offsetof(struct shmp_header, companion.lock)};
+    make();
+    alarms_begin();
+    for (int lock = 0; lock < 3; lock++)
+        for (uint32_t call = 0; call < 16; call++)
+            for (int watched = 0; watched < 2; watched++) {
+                struct shmp_header *h = ends[0]->pipe->seg.header;
+                _Atomic uint32_t *word = (_Atomic uint32_t *)(void *)((char *)h + locks[lock]);
+                /* A resize is over when it tells the companion, and has nothing to give up
+                 * any more: the one call that no signal ends (docs/explanation/death.md). */
+                if (lock == 2 && call == 1 && watched)
+                    continue;
+                case_begins("lock %d forged under call %u%s", lock, call, watched ? ", watched" : "");
+                if (watched)
+                    while (shmp_fileno(ends[0]) < 0 || shmp_fileno(ends[1]) < 0)
+                        CHECK_EQ(errno, EINTR);
+                while (shmp_write(ends[1], pattern, 100) < 0)
+                    CHECK_EQ(errno, EINTR);
+                store_relaxed(word, shmp_live_owner(&ends[0]->pipe->live));
+                one_call(call);
+                store_relaxed(word, 0);
+                CHECK_EQ(shmp_close(ends[0]) | shmp_close(ends[1]), 0);
+                struct shmp_options options = {.capacity = SLOTS * SHMP_SLOT_SIZE};
+                CHECK_EQ(shmp_pipe2_with(ends, O_NONBLOCK | O_CLOEXEC, &options), 0);
+            }
+    alarms_end();
+    CHECK_EQ(shmp_close(ends[0]) | shmp_close(ends[1]), 0);
+}
+
+TEST(a_lock_that_names_a_living_process)
+{
+    run_cases(locks_of_the_living);
+}
+
 /* ---- Several threads on each side ---------------------------------------------------------------------- */
 
 static void *reads(void *rounds)
