@@ -33,7 +33,7 @@ endif
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help build test pytest demo lint cbits unit_c hostile fuzz pydev bench torture clean asan ubsan tsan
+.PHONY: help build test pytest demo lint cbits unit_c sweep crash hostile fuzz pydev bench torture clean asan ubsan tsan
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z_]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -72,6 +72,13 @@ hostile: build ## Damaged segments and hostile peers, all cases (about two minut
 	@$(MAKE) -s -C tests/hostile/fuzz replay
 	HOSTILE_STEPS=1000 $(PY) -m pytest tests/hostile
 
+sweep: ## A process killed at each change that an operation makes, in each context
+	@$(MAKE) -s -C tests/crash/sweep check
+
+crash: build ## The same at every instruction, and the proof that it would notice (a quarter of an hour)
+	@$(MAKE) -s -C tests/crash/sweep all-of-it
+	@$(PY) tests/crash/sweep/mutants.py
+
 pydev: build ## The Python test suites with -X dev and -W error (but for fork beside threads, which is their subject)
 	$(PY) -X dev -W error -m pytest -W ignore::DeprecationWarning:multiprocessing.popen_fork $(PYTEST_ARGS)
 
@@ -91,7 +98,8 @@ bench: build ## shmpipe beside os.pipe on this machine
 	@$(PY) -m shmpipe_tools bench
 
 clean: ## Removes what was built, and the virtual environments
-	rm -rf .venv .venv-* build dist *.egg-info shmpipe/*.so cbits/build tests/unit_c/build tests/hostile/build tests/hostile/fuzz/build
+	rm -rf .venv .venv-* build dist *.egg-info shmpipe/*.so cbits/build tests/unit_c/build
+	rm -rf tests/crash/sweep/build tests/hostile/build tests/hostile/fuzz/build
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 # $(error) and not a failing command: then what is missing is the only line that make prints.

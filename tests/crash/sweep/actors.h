@@ -1,0 +1,78 @@
+/* actors.h - the survivors of a trial: processes that carry out commands, one at a time.
+ *
+ * They talk to the director over a page that has nothing to do with the library: what is under
+ * test must not carry the test.
+ */
+#ifndef SWEEP_ACTORS_H
+#define SWEEP_ACTORS_H
+
+#include <stdatomic.h>
+#include <sys/types.h>
+
+#include "bytes.h"
+#include "shmpipe.h"
+
+enum who { READER, WRITER, CHILD, ACTORS };
+
+enum command {
+    DO_NOTHING,
+    DO_READ,       /* argument bytes, blocking */
+    DO_WRITE,      /* argument bytes, blocking */
+    DO_DRAIN,      /* nonblocking until EAGAIN (its result) or end of file (0) */
+    DO_FILL,       /* nonblocking writes of PIPE_BUF until EAGAIN: how many */
+    DO_POLL_READ,  /* in poll() on the real descriptor until a nonblocking read gets something */
+    DO_POLL_WRITE, /* the same for a write of argument bytes */
+    DO_EDGE_READ,  /* as DO_POLL_READ, edge triggered by epoll */
+    DO_LOOK,       /* fileno() */
+    DO_LEVELS,     /* what poll() shows now, on the end that it has */
+    DO_RESIZE,     /* to argument bytes */
+    DO_PENDING,    /* FIONREAD */
+    DO_CLOSE,
+    DO_EXIT,
+};
+
+struct box {
+    _Atomic uint32_t asked;
+    _Atomic uint32_t answered;
+    _Atomic uint32_t in_call;
+    enum command command;
+    long argument;
+    long result; /* of the call, or -errno */
+    pid_t pid;
+    unsigned vain; /* wakes of a poller that found nothing */
+};
+
+struct control {
+    struct box box[ACTORS];
+    _Atomic uint32_t victim_done;
+    long victim_result;
+    struct ledger ledger;
+};
+
+extern struct control *control;
+
+void control_make(void);
+void control_reset(void);
+
+/* In the child: carries out commands until DO_EXIT.  Either end may be NULL. */
+_Noreturn void actor_run(enum who who, shmp_end *end);
+
+/* In the director. */
+void ask(enum who who, enum command command, long argument);
+/* true: answered.  false: it sleeps for longer than any healthy survivor does. */
+bool await_answer(enum who who);
+bool has_answered(enum who who);
+/* Until it has answered or sleeps in its call.  false: neither, for too long. */
+bool await_asleep(enum who who);
+/* ask and await; the result.  *hung is set if no answer came. */
+long tell(enum who who, enum command command, long argument, bool *hung);
+
+/* The number of the system call that the process sleeps in, -1 if it runs. */
+long sleeps_in(pid_t pid);
+/* It sleeps, and not only until a timer of a few milliseconds lets it look again. */
+bool sleeps_for_others(pid_t pid);
+
+/* One blocking write with its intent log; the director and the victims use it, too. */
+long logged_write(shmp_end *end, enum tag tag, size_t bytes);
+
+#endif

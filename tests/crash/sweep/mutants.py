@@ -1,0 +1,126 @@
+"""Breaks what a death relies on, in a scratch copy: the sweep must report violations each time.
+
+python tests/crash/sweep/mutants.py [word ...]: all of them, or those whose title has one of the
+words.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+CORE = HERE.parents[2] / "cbits"
+
+
+@dataclass
+class Mutant:
+    title: str
+    file: str
+    old: str
+    new: str
+    only: str  # contexts with this in their description
+
+
+MUTANTS = [
+    Mutant(
+        "head is published before the words and bytes",
+        "ring.c",
+        "    copy_in(page_of(ring, head), from, bytes);\n    uint32_t flags",
+        "    store_seq_cst(&h->head, head + slots);\n"
+        "    copy_in(page_of(ring, head), from, bytes);\n    uint32_t flags",
+        "write 4096, some",
+    ),
+    Mutant(
+        "a merge is published in two halves",
+        "ring.c",
+        "    if (!cas_seq_cst32(slot, &word, word + n))\n        return false;\n",
+        "    store_seq_cst(slot, word + n / 2);\n    word += n / 2;\n    n -= n / 2;\n"
+        "    if (!cas_seq_cst32(slot, &word, word + n))\n        return false;\n",
+        "write 100, some",
+    ),
+    Mutant(
+        "nothing is foretold",
+        "companion.c",
+        "bool shmp_companion_foretell_write(struct shmp_header *h, int fd)\n{\n",
+        "bool shmp_companion_foretell_write(struct shmp_header *h, int fd)\n{\n"
+        "    if (h)\n        return false;\n",
+        "write 100, empty, reader polls",
+    ),
+    Mutant(
+        "no lock is taken from the dead",
+        "lock.c",
+        "if (suspect && owner_is_dead(live, seen)) {",
+        "if (suspect && false && owner_is_dead(live, seen)) {",
+        "write 100, some",
+    ),
+    Mutant(
+        "the kernel is not asked to wake at a death",
+        "record.c",
+        "        fetch_or_seq_cst(word, FUTEX_WAITERS_BIT);\n",
+        "        (void)0;\n",
+        "write 100, empty, reader asleep",
+    ),
+    Mutant(
+        "who takes the companion from the dead believes its level",
+        "companion.c",
+        "        store_relaxed(&c->level, SHMP_LEVEL_UNKNOWN);",
+        "        (void)0;",
+        "polls",
+    ),
+]
+
+def break_core(core: Path, mutant: Mutant) -> bool:
+    path = core / mutant.file
+    text = path.read_text()
+    if mutant.old not in text:
+        return False
+    path.write_text(text.replace(mutant.old, mutant.new))
+    return True
+
+
+def sweep(scratch: Path, mutant: Mutant) -> str:
+    """The first violation; nothing if there was none."""
+    command = ["make", "-s", "-C", str(scratch / "tests/crash/sweep"), "run", "WARNINGS=-w"]
+    environment = {**os.environ, "MAKEFLAGS": ""}
+    result = subprocess.run(
+        [*command, f"ARGS=--most 1 --pollers --only '{mutant.only}'"],
+        capture_output=True,
+        text=True,
+        env=environment,
+    )
+    if "sweep: " not in result.stdout:
+        raise SystemExit(f"mutants: {mutant.title}: does not build\n{result.stderr}")
+    for line in result.stdout.splitlines():
+        if line.startswith("      ") and not line.startswith("       "):
+            return line.strip()
+    return ""
+
+
+def main() -> int:
+    words = sys.argv[1:]
+    survivors = 0
+    for mutant in MUTANTS:
+        if words and not any(word in mutant.title for word in words):
+            continue
+        with tempfile.TemporaryDirectory() as name:
+            scratch = Path(name)
+            ignore = shutil.ignore_patterns("build")
+            shutil.copytree(CORE, scratch / "cbits", ignore=ignore)
+            shutil.copytree(HERE, scratch / "tests/crash/sweep", ignore=ignore)
+            shutil.copytree(HERE.parents[2] / "shmpipe", scratch / "shmpipe", ignore=ignore)
+            made = break_core(scratch / "cbits", mutant)
+            found = sweep(scratch, mutant) if made else ""
+        survivors += not found
+        verdict = found or ("SURVIVES" if made else f"NOT MADE: {mutant.file} has changed")
+        print(f"{mutant.title}: {verdict}", flush=True)
+    return 1 if survivors else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
