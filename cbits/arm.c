@@ -13,8 +13,8 @@
  *   A4 sleep in epoll                              S5 unlock
  *
  *   I1  Between A3 and S4 the level is kept as for one who looks.
- *   I2  Only who has brought the companion to "some" takes the flag off, in the same stay in the
- *       companion's lock: another's look at the ring says nothing about the companion.
+ *   I2  The flag is taken off by the side that tells, when it has told, under the companion's lock:
+ *       then the companion says "some", and stays so until the next A3.
  *   I3  A turn that began before A1 is over at A3, because of A2, and seen by it; one that begins
  *       after A1 foretells.  So a writer that is killed between its change and its sync leaves
  *       nobody asleep beside data.

@@ -204,8 +204,7 @@ static bool is_full(uint32_t level)
     return level == SHMP_LEVEL_FULL || level == SHMP_LEVEL_SHRUNK;
 }
 
-/* The companion has just been brought to "some" by this process, under the lock: so whoever
- * sleeps armed has been told.  Only then: another's look at the ring says nothing about it. */
+/* The companion has just been brought to "some", under the lock: whoever sleeps armed is told. */
 static void disarm(struct shmp_header *h, uint32_t armed)
 {
     if ((load_relaxed(&h->wait.poll_usage) & armed) == 0)

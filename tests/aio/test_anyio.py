@@ -30,7 +30,7 @@ def run(request: pytest.FixtureRequest) -> Run:
 
     def start(main: Callable[[], Awaitable[Any]]) -> Any:
         async def limited() -> Any:
-            with anyio.fail_after(30):
+            with anyio.fail_after(50):
                 return await main()
 
         return anyio.run(limited, backend=backend, backend_options=options)

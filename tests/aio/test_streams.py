@@ -314,6 +314,38 @@ def test_any_sizes_arrive_in_order(kind: Kind) -> None:
     assert kind.run(main()) == sent, f"seed {seed}"
 
 
+def test_a_reader_that_was_too_slow_goes_on_when_it_has_caught_up(kind: Kind) -> None:
+    """More than twice the limit in memory pauses the transport; to read it resumes it."""
+
+    async def main() -> None:
+        reader, writer = await both(kind, 1000)
+        writer.write(bytes(10_000))
+        await rounds()  # all of it is in the buffer now, and nobody reads the pipe
+        writer.write(b"behind")
+        for _ in range(1000):
+            assert await reader.readexactly(10) == bytes(10)
+        assert await reader.readexactly(6) == b"behind"
+        await shut(kind, reader, writer)
+
+    kind.run(main())
+
+
+def test_a_read_waits_while_its_transport_is_paused(kind: Kind) -> None:
+    async def main() -> None:
+        reader, writer = await both(kind)
+        transport: Any = getattr(reader, "_transport")  # noqa: B009 - private, but all there is
+        transport.pause_reading()
+        writer.write(b"held back")
+        waiting = asyncio.create_task(reader.read(100))
+        await asyncio.sleep(0.002)
+        assert not waiting.done()
+        transport.resume_reading()
+        assert await waiting == b"held back"
+        await shut(kind, reader, writer)
+
+    kind.run(main())
+
+
 def test_many_streams_at_once(kind: Kind) -> None:
     async def main() -> None:
         async def one(number: int) -> int:

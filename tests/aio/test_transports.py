@@ -490,6 +490,31 @@ def test_an_end_that_somebody_else_closes_is_lost() -> None:
     asyncio.run(main())
 
 
+def test_who_always_finds_data_lets_others_run() -> None:
+    async def main() -> int:
+        end, raw = shmpipe.pipe(capacity=1 << 20)
+        raw.write(bytes(1 << 20))
+        reader = await aio.open_reader(end)
+        turns = 0
+
+        async def third() -> None:
+            nonlocal turns
+            while True:
+                turns += 1
+                await asyncio.sleep(0)
+
+        other = asyncio.create_task(third())
+        for _ in range((1 << 20) // 64):
+            await reader.readexactly(64)
+        other.cancel()
+        reader.close()
+        await rounds()
+        raw.close()
+        return turns
+
+    assert asyncio.run(main()) >= 2  # every 256 KiB
+
+
 def test_who_does_not_sleep_costs_the_other_side_nothing() -> None:
     """Reading and writing without a wait leaves the companion unwatched: no system call."""
 

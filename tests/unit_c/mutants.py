@@ -227,8 +227,8 @@ MUTANTS = [
     Mutant(
         "the waiting byte goes before the look is over",
         "companion.c",
-        "    bool empty = shmp_empty(head, tail) && (steps & SHMP_POLL_READERS) != 0;",
-        "    bool empty = shmp_empty(head, tail) && (usage & SHMP_POLL_READERS) != 0;",
+        "    bool empty = shmp_empty(head, tail) && (steps & SHMP_WATCH_READERS) != 0;",
+        "    bool empty = shmp_empty(head, tail) && (usage & SHMP_WATCH_READERS) != 0;",
         "test_turn",
     ),
     Mutant(
@@ -351,6 +351,34 @@ MUTANTS = [
         "bool dead = shmp_holder_reap(&pipe->live, i);",
         "bool dead = false;",
         "test_notify",
+    ),
+    Mutant(
+        "arming does not wait for a turn that cannot have seen it",
+        "arm.c",
+        "shmp_pass_through(end, reads ? SHMP_SIDE_WRITERS : SHMP_SIDE_READERS)",
+        "0",
+        "test_arm",
+    ),
+    Mutant(
+        "who is armed is told for ever",
+        "companion.c",
+        "    if ((load_relaxed(&h->wait.poll_usage) & armed) == 0)\n        return;",
+        "    return;",
+        "test_arm",
+    ),
+    Mutant(
+        "arming does not bring the companion in step",
+        "companion.c",
+        "        store_release(&c->in_step, load_relaxed(&c->in_step) | armed);\n",
+        "",
+        "test_arm",
+    ),
+    Mutant(
+        "arming does not look at the ring",
+        "companion.c",
+        "                 ((armed & SHMP_ARMED_READERS) != 0 ? shmp_ring_looks_empty(h)",
+        "                 ((armed & SHMP_ARMED_READERS) != 0 ? true",
+        "test_arm",
     ),
 ]
 
