@@ -40,7 +40,5 @@ int shmp_end_arm(struct shmp_end *end, int side)
         return -EBADF;
     shmp_companion_announce(pipe->seg.header, armed);
     int r = shmp_pass_through(end, reads ? SHMP_SIDE_WRITERS : SHMP_SIDE_READERS);
-    if (r < 0)
-        return r;
-    return !shmp_companion_arm(&pipe->live, end->fd, end->mode, armed);
+    return r < 0 ? r : shmp_companion_arm(&pipe->live, end->fd, end->mode, armed);
 }

@@ -352,11 +352,12 @@ int shmp_companion_look(struct shmp_live *live, int fd, int mode, uint32_t sides
     return 0;
 }
 
-bool shmp_companion_arm(struct shmp_live *live, int fd, int mode, uint32_t armed)
+int shmp_companion_arm(struct shmp_live *live, int fd, int mode, uint32_t armed)
 {
     struct shmp_header *h = live->seg->header;
     struct shmp_companion_line *c = &h->companion;
-    lock_companion(live, c);
+    if (lock_with(live, c, SHMP_LOCK_SIGNALS) == SHMP_LOCK_SIGNAL)
+        return -EINTR;
     bool quiet = (load_seq_cst(&h->wait.poll_usage) & armed) != 0 &&
                  ((armed & SHMP_ARMED_READERS) != 0 ? shmp_ring_looks_empty(h)
                                                     : shmp_ring_looks_full(h, shmp_max_usage(h)));
@@ -365,5 +366,5 @@ bool shmp_companion_arm(struct shmp_live *live, int fd, int mode, uint32_t armed
         sync_locked(h, fd, mode, SHMP_SYNC_LEVEL);
     }
     shmp_unlock(&c->lock);
-    return quiet;
+    return !quiet;
 }

@@ -88,8 +88,9 @@ void shmp_companion_announce(struct shmp_header *header, uint32_t sides);
 /* 0, or -EINTR: a handler ran while the lock was another process's, which may be stopped. */
 int shmp_companion_look(struct shmp_live *live, int fd, int mode, uint32_t sides);
 
-/* The last of three steps of shmp_end_arm (arm.c), after announcing SHMP_ARMED_*.  true: nothing has
- * been told since, there is nothing to read (no room to write), and the companion says so. */
-bool shmp_companion_arm(struct shmp_live *live, int fd, int mode, uint32_t armed);
+/* The last of three steps of shmp_end_arm (arm.c), after announcing SHMP_ARMED_*.  0: nothing has been
+ * told since, there is nothing to read (no room to write), and the companion says so.  1: not so.
+ * -EINTR. */
+int shmp_companion_arm(struct shmp_live *live, int fd, int mode, uint32_t armed);
 
 #endif

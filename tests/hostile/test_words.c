@@ -173,6 +173,12 @@ static void one_call(uint32_t which)
     case 10:
         one_read();
         return;
+    case 11:
+        r = shmp_arm(ends[0], POLLIN);
+        break;
+    case 12:
+        r = shmp_arm(ends[1], POLLOUT);
+        break;
     default:
         n = unit_below(MOST) + 1;
         r = shmp_write(ends[1], pattern, n);
