@@ -7,7 +7,17 @@
 
 int (*shmp_on_tick)(void);
 
-#define TICK_NS UINT64_C(1000000000)
+/* A signal whose handler only notes it, as Python's do, does not interrupt a sleep that begins after
+ * it.  So the binding looks for such notes right before a sleep; but that may take its interpreter
+ * lock, so not more often than every 5 ms: else the sleep is cut, and it looks then. */
+#define LOOKED_RECENTLY_NS UINT64_C(5000000)
+static _Thread_local uint64_t looked_ns;
+
+static bool tick_raises(void)
+{
+    looked_ns = shmp_now_ns();
+    return shmp_on_tick() < 0;
+}
 
 #define SPIN_NS UINT64_C(50000) /* one wake latency: what a sleep would cost anyway */
 
@@ -168,14 +178,34 @@ static bool wait_briefly(struct shmp_end *end, int side, int *r)
     return go_on || woken == -EINTR;
 }
 
+/* The kernel restarts a wait on several futexes after a handler with SA_RESTART, but a write that has
+ * begun must return short (WR-12).  So this one sleeps as an event loop does (arm.c), in a poll,
+ * which every handler ends; signals come in nowhere else.  0, perhaps for nothing; -EINTR. */
+static int wait_for_any_handler(struct shmp_end *end, int side, bool tick)
+{
+    struct timespec soon = shmp_timespec(SHMP_TICK_NS);
+    struct shmp_header *h = end->pipe->seg.header;
+    sigset_t all;
+    sigset_t before;
+    sigfillset(&all);
+    shmp_sys.set_sigmask(&all, &before);
+    long r = shmp_end_arm(end, side);
+    if (r == 0) {
+        struct pollfd p = {.fd = end->fd,
+                           .events = side == SHMP_SIDE_READERS ? POLLIN : POLLOUT};
+        fetch_add_relaxed(side == SHMP_SIDE_READERS ? &h->r.sleeps : &h->w.sleeps, 1);
+        r = shmp_sys.ppoll(&p, 1, tick ? &soon : NULL, &before);
+    }
+    shmp_sys.set_sigmask(&before, NULL);
+    return r == -EINTR && !ready(h, side) ? -EINTR : 0;
+}
+
 /* Registered: is there anything to wait for?  Gathers whom to watch meanwhile. */
-static bool must_sleep(struct shmp_end *end, int side, bool plain, struct shmp_watch *watch)
+static bool must_sleep(struct shmp_end *end, int side, struct shmp_watch *watch)
 {
     struct shmp_pipe *pipe = end->pipe;
     int other = shmp_other_side(side);
     shmp_watch_all(watch, &pipe->live, side);
-    watch->plain = plain;
-    watch->complete = watch->complete && !plain;
     if (ready(pipe->seg.header, side))
         return false;
     if (load_acquire(&pipe->held[other]) != 0 || watch->tracked != 0)
@@ -184,7 +214,7 @@ static bool must_sleep(struct shmp_end *end, int side, bool plain, struct shmp_w
     return !shmp_side_is_hung_up(end, other);
 }
 
-int shmp_wait_side(struct shmp_end *end, int side, bool begun)
+int shmp_wait_side(struct shmp_end *end, int side, bool begun, bool looked)
 {
     struct shmp_pipe *pipe = end->pipe;
     struct shmp_header *h = pipe->seg.header;
@@ -196,12 +226,16 @@ int shmp_wait_side(struct shmp_end *end, int side, bool begun)
     bool first = true;
     int r;
 
-    uint64_t ticked = shmp_now_ns();
+    if (shmp_on_tick && !looked) {
+        pace.tick = shmp_now_ns() - looked_ns < LOOKED_RECENTLY_NS;
+        if (!pace.tick && tick_raises())
+            return -EINTR;
+    }
     if ((load_relaxed(&pipe->live.introduced) & SHMP_INTRODUCED(side)) == 0)
         shmp_queue_step_epoch(queue);
-    /* Then nobody's life is watched, and we look often. */
-    bool plain = begun && shmp_sys.restarting_handlers() > 0;
-    if (end->brief && !plain) {
+    if (begun && shmp_sys.restarting_handlers() > 0)
+        return wait_for_any_handler(end, side, pace.tick);
+    if (end->brief) {
         if (wait_briefly(end, side, &r))
             return r;
         first = false;
@@ -212,7 +246,7 @@ int shmp_wait_side(struct shmp_end *end, int side, bool begun)
         /* Announce, then gather whom to watch, then look: a holder that attaches after the
          * gathering changes the epoch, a publish after the look finds us registered. */
         uint32_t epoch = shmp_queue_register(queue);
-        if (!must_sleep(end, side, plain, &watch)) {
+        if (!must_sleep(end, side, &watch)) {
             shmp_queue_leave(queue, epoch);
             shmp_watch_release(&watch, &pipe->live);
             return 0;
@@ -236,9 +270,9 @@ int shmp_wait_side(struct shmp_end *end, int side, bool begun)
             return 0;
         if (woken == SHMP_SIGNAL)
             return -EINTR;
-        if (shmp_on_tick && now - ticked >= TICK_NS) {
-            ticked = now;
-            if (shmp_on_tick() < 0)
+        if (shmp_on_tick && now - looked_ns >= SHMP_TICK_NS) {
+            pace.tick = false;
+            if (tick_raises())
                 return -EINTR;
         }
         /* A long wait: time to see to it that others can watch us. */

@@ -164,6 +164,7 @@ static ssize_t run_blocking(PyObject *self, struct shmp_end *end, struct shmp_tr
             r = -EINTR;
             break;
         }
+        op->looked = true;
         saved = PyEval_SaveThread();
         r = writing ? shmp_write_run(end, op, true) : shmp_read_run(end, op, true);
         PyEval_RestoreThread(saved);
@@ -331,7 +332,7 @@ static ssize_t wait_readable(PyObject *self, struct shmp_end *end, bool *slept)
             shmp_renew();
         *slept = true;
         saved = PyEval_SaveThread();
-        r = shmp_wait_side(end, SHMP_SIDE_READERS, false);
+        r = shmp_wait_side(end, SHMP_SIDE_READERS, false, true);
         PyEval_RestoreThread(saved);
         if (r != -EINTR || !may_resume(self, end))
             break;

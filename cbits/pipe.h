@@ -183,6 +183,7 @@ struct shmp_transfer {
     bool merged; /* the one chance to merge is gone (WR-3) */
     bool slept;  /* owes a hand-on (WK-3) */
     bool in_call; /* and its call words are locked until it has paid */
+    bool looked; /* the caller has just spun, and looked for signals: sleep at once */
 };
 
 /* Each runs to its end, or to SHMP_WOULD_SLEEP (only if !may_sleep), after which it goes on
@@ -206,12 +207,13 @@ void shmp_hand_on(struct shmp_end *end, int side);
 bool shmp_spin(struct shmp_end *end, int side);
 bool shmp_can_spin(struct shmp_end *end, int side);
 /* Sleeps until the side can go on, or would see the end.  0, -EINTR.  begun: the operation has
- * moved something, so every signal handler ends it (WR-12). */
-int shmp_wait_side(struct shmp_end *end, int side, bool begun);
+ * moved something, so every signal handler ends it (WR-12).  looked: shmp_on_tick need not be
+ * called first. */
+int shmp_wait_side(struct shmp_end *end, int side, bool begun, bool looked);
 
-/* For language bindings: called by a sleeper that holds nothing and has looked around, at most
- * once a second.  Below 0 ends the wait with -EINTR.  A signal that came between the binding's
- * last look and the sleep is noticed here at the latest (H50). */
+/* For language bindings: called before a sleep, and after a part of it, by who holds nothing.  Below 0
+ * ends the wait with -EINTR.  A signal that came after the binding's last look is noticed here
+ * (H50). */
 extern int (*shmp_on_tick)(void);
 
 /* ---- arm.c: readiness for who tries first and then sleeps --------------------------- */

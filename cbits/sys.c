@@ -146,6 +146,17 @@ static long sys_ioctl(int fd, unsigned long request, void *argument)
     return result(ioctl(fd, request, argument));
 }
 
+static long sys_ppoll(struct pollfd *fds, unsigned long count, const struct timespec *timeout,
+                      const sigset_t *mask)
+{
+    return result(ppoll(fds, count, timeout, mask));
+}
+
+static long sys_set_sigmask(const sigset_t *mask, sigset_t *before)
+{
+    return -(long)pthread_sigmask(SIG_SETMASK, mask, before);
+}
+
 static long sys_poll(struct pollfd *fds, unsigned long count, int timeout_ms)
 {
     return result(poll(fds, count, timeout_ms));

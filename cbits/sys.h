@@ -9,6 +9,7 @@
 
 #include <fcntl.h>
 #include <poll.h>
+#include <signal.h>
 #include <pthread.h>
 #include <stdint.h>
 #include <sys/stat.h>
@@ -47,6 +48,9 @@ struct shmp_futex_waitv {
     X(lock, (int fd, int command, struct flock *lock), (fd, command, lock))               \
     X(ioctl, (int fd, unsigned long request, void *argument), (fd, request, argument))    \
     X(poll, (struct pollfd *fds, unsigned long count, int timeout_ms), (fds, count, timeout_ms)) \
+    X(ppoll, (struct pollfd *fds, unsigned long count, const struct timespec *timeout, const sigset_t *mask), \
+      (fds, count, timeout, mask))                                                        \
+    X(set_sigmask, (const sigset_t *mask, sigset_t *before), (mask, before))                  \
     X(mmap, (void **out, void *where, size_t length, int protection, int flags, int fd, off_t offset), \
       (out, where, length, protection, flags, fd, offset))                                \
     X(munmap, (void *address, size_t length), (address, length))                          \

@@ -172,9 +172,10 @@ static ssize_t write_steps(struct shmp_end *end, struct shmp_transfer *op, bool 
         }
         if (!may_sleep)
             return SHMP_WOULD_SLEEP;
-        if (!shmp_spin(end, SHMP_SIDE_WRITERS)) {
+        if (op->looked || !shmp_spin(end, SHMP_SIDE_WRITERS)) {
             enter_call(op);
-            r = shmp_wait_side(end, SHMP_SIDE_WRITERS, op->done > 0);
+            r = shmp_wait_side(end, SHMP_SIDE_WRITERS, op->done > 0, op->looked);
+            op->looked = false;
             if (r < 0)
                 return op->done > 0 ? (ssize_t)op->done : r;
             op->slept = true;
@@ -284,9 +285,10 @@ static ssize_t read_steps(struct shmp_end *end, struct shmp_transfer *op, bool m
             continue;
         if (!may_sleep)
             return SHMP_WOULD_SLEEP;
-        if (!shmp_spin(end, SHMP_SIDE_READERS)) {
+        if (op->looked || !shmp_spin(end, SHMP_SIDE_READERS)) {
             enter_call(op);
-            r = shmp_wait_side(end, SHMP_SIDE_READERS, false);
+            r = shmp_wait_side(end, SHMP_SIDE_READERS, false, op->looked);
+            op->looked = false;
             if (r < 0)
                 return r;
             op->slept = true;

@@ -6,8 +6,6 @@
 
 #include "atomic.h"
 
-#define PLAIN_SLICE_NS UINT64_C(10000000)
-
 uint64_t shmp_backstop_ns = UINT64_C(60000000000);
 
 static void add_word(struct shmp_watch *watch, unsigned i, const void *address, uint32_t value)
@@ -20,7 +18,6 @@ static void reset(struct shmp_watch *watch)
 {
     watch->count = 0;
     watch->complete = true;
-    watch->plain = false;
     watch->tracked = 0;
 }
 
@@ -92,11 +89,9 @@ void shmp_watch_release(struct shmp_watch *watch, struct shmp_live *live)
 
 static uint64_t next_slice(const struct shmp_watch *watch, struct shmp_pace *pace)
 {
-    if (watch->plain) /* not more often: a signal that comes between two sleeps ends neither */
-        return PLAIN_SLICE_NS;
     if (watch->complete) {
         pace->looks = 0;
-        return pace->soon ? SHMP_OVERDUE_NS : shmp_backstop_ns;
+        return pace->soon ? SHMP_OVERDUE_NS : pace->tick ? SHMP_TICK_NS : shmp_backstop_ns;
     }
     if (pace->looks++ < SHMP_FIRST_LOOKS)
         pace->slice_ns = SHMP_FIRST_SLICE_NS;
@@ -126,10 +121,7 @@ enum shmp_woken shmp_watch_sleep(struct shmp_watch *watch, const _Atomic uint32_
     struct timespec until = shmp_timespec(late ? deadline_ns : end);
     pace->safety = false;
     add_word(watch, 0, word, value);
-    /* A wait on several words is restarted after SA_RESTART, one on a single word with a
-     * timeout never is. */
-    long r = watch->plain ? shmp_sys.futex_wait(word, value, &until)
-                          : shmp_sys.futex_waitv(watch->words, watch->count + 1, &until);
+    long r = shmp_sys.futex_waitv(watch->words, watch->count + 1, &until);
     if (r == -ENOSYS) { /* before Linux 5.16, or forbidden here: look every few ms */
         until = shmp_timespec(late ? deadline_ns : now + SHMP_LAST_SLICE_NS);
         r = shmp_sys.futex_wait(word, value, &until);
@@ -147,7 +139,7 @@ enum shmp_woken shmp_watch_sleep(struct shmp_watch *watch, const _Atomic uint32_
     case -EINTR:
         return SHMP_SIGNAL;
     case -ETIMEDOUT:
-        pace->safety = watch->complete && !pace->soon && !late;
+        pace->safety = watch->complete && !pace->soon && !pace->tick && !late;
         return late ? SHMP_LATE : SHMP_LOOK;
     default: /* EFAULT, EINVAL, ENOMEM: never sleep on what we do not understand */
         return SHMP_LOOK;

@@ -29,7 +29,6 @@
 struct shmp_watch {
     unsigned count;
     bool complete;   /* all that may owe us a wake are watched */
-    bool plain;      /* sleep so that every handler ends it, also one with SA_RESTART */
     unsigned tracked; /* watched holders of the other side */
     struct shmp_futex_waitv words[SHMP_WATCH_MAX + 1]; /* [0] is the caller's own word */
     struct shmp_peer *peers[SHMP_WATCH_MAX + 1];
@@ -41,6 +40,7 @@ struct shmp_pace {
     unsigned looks; /* so far, at what cannot be watched */
     uint64_t slice_ns;
     bool soon;   /* in: sleepers of the other side are overdue, look after SHMP_OVERDUE_NS */
+    bool tick;   /* in: the binding has not looked for signals, let it after SHMP_TICK_NS */
     bool safety; /* out: the last sleep was cut by the backstop, which must not find work */
 };
 
@@ -49,6 +49,7 @@ struct shmp_pace {
 extern uint64_t shmp_backstop_ns;
 /* A receiver that was chosen, or a waker, and has not come by then is stopped (WK-10). */
 #define SHMP_OVERDUE_NS UINT64_C(10000000)
+#define SHMP_TICK_NS UINT64_C(100000000)
 /* A process that has just been killed closes its descriptors within a millisecond or so, and
  * nothing tells us when: look often at first. */
 #define SHMP_FIRST_SLICE_NS UINT64_C(50000)

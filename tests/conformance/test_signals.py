@@ -36,6 +36,28 @@ def test_SG_02_a_raising_handler_loses_the_count_but_not_the_data(
     assert reader.pending() == DEFAULT_CAPACITY
 
 
+def test_SG_02_a_signal_that_comes_while_a_write_copies(
+    pipes: Pipes, processes: SpawnProcess, probe: Probe
+) -> None:
+    # Its handler only notes it then, and nothing interrupts the sleep that the write ends in.
+    reader, writer = pipes.make()
+
+    def body() -> None:
+        probe.install(signal.SIGUSR1, raise_interrupted)
+        writer.write(bytes(1 << 28))
+
+    for pieces in (1, 3, 10, 30, 100, 300):
+        actor = processes(body, keep=writer)
+        actor.wait_blocked()
+        for _ in range(pieces):
+            reader.read(DEFAULT_CAPACITY)
+        actor.kill(signal.SIGUSR1)
+        with pytest.raises(InterruptedByTest):
+            actor.result()
+        actor.reap()
+        assert len(reader.read(1 << 20)) > 0  # what it had added, too
+
+
 def test_SG_02_after_an_exception_the_pipe_works_on(
     pipes: Pipes, processes: SpawnProcess, probe: Probe
 ) -> None:
