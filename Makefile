@@ -40,7 +40,7 @@ help: ## This list
 
 build: $(INSTALLED) $(NATIVE) ## Virtual environment with shmpipe installed, editable
 
-test: build cbits unit_c lint pytest ## Everything: C with all warnings as errors, C unit tests, lint, pytest
+test: build cbits unit_c sweep lint pytest ## Everything: C with all warnings as errors, C unit tests, kills, lint, pytest
 
 pytest: build ## The Python test suites alone (PYTEST_ARGS="-k poll")
 	$(PY) -m pytest $(PYTEST_ARGS)

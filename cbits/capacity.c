@@ -14,6 +14,7 @@
 #include "companion.h"
 #include "lock.h"
 #include "pipe.h"
+#include "record.h"
 #include "sys.h"
 #include "wait.h"
 
@@ -131,31 +132,52 @@ long shmp_capacity_get(struct shmp_end *end)
     return r < 0 ? r : (long)shape.max_usage * (long)SHMP_SLOT_SIZE;
 }
 
-long shmp_capacity_set(struct shmp_end *end, long argument)
+static long set_capacity(struct shmp_end *end, uint32_t slots)
 {
     struct shmp_pipe *pipe = end->pipe;
     struct shmp_header *h = pipe->seg.header;
-    uint32_t wanted = (uint32_t)argument; /* the kernel's argument is 32 bits (CP-3) */
-    if (wanted > 1u << 31)
-        return -EINVAL;
-    uint32_t slots = shmp_slots_for(wanted);
     int r = lock_both(end);
     if (r < 0)
         return r;
     if (slots == 0)
         r = -EPERM; /* only growth can be above the limit (CP-4) */
     bool ahead = r == 0 && shmp_wake_ahead(pipe, SHMP_SIDE_WRITERS);
+    bool watched = shmp_companion_is_watched(h);
+    bool told = false;
+    if (watched)
+        shmp_companion_lock_now(&pipe->live);
+    /* Room is foretold, like that of a read: dies before it is there, and pollers look in vain. */
+    if (watched && r == 0)
+        told = shmp_companion_foretell_resize(h, end->fd, slots);
     if (r == 0)
         r = set_slots(pipe, slots);
+    if (watched && told == (r < 0))
+        shmp_companion_resized_locked(h, end->fd);
+    if (watched)
+        shmp_companion_unlock(&pipe->live);
     unlock_both(end);
     if (r < 0)
         return r;
     /* Any resize wakes a writer and the pollers, whatever it changed (CP-8). */
     if (!ahead)
         shmp_side_wake_one(h, SHMP_SIDE_WRITERS);
-    if (shmp_companion_is_watched(h))
+    if (!watched && shmp_companion_is_watched(h))
         shmp_companion_resized(&pipe->live, end->fd);
     return (long)slots * (long)SHMP_SLOT_SIZE;
+}
+
+long shmp_capacity_set(struct shmp_end *end, long argument)
+{
+    uint32_t wanted = (uint32_t)argument; /* the kernel's argument is 32 bits (CP-3) */
+    if (wanted > 1u << 31)
+        return -EINVAL;
+    /* A writer that resizes owes sleeping writers a wake, and of their own side they watch the
+     * calls alone (watch.h). */
+    if (shmp_record_enter_call())
+        shmp_renew();
+    long r = set_capacity(end, shmp_slots_for(wanted));
+    shmp_record_leave_call();
+    return r;
 }
 
 int shmp_pending(struct shmp_end *end, int *bytes)

@@ -204,6 +204,12 @@ static bool is_full(uint32_t level)
     return level == SHMP_LEVEL_FULL || level == SHMP_LEVEL_SHRUNK;
 }
 
+/* After a death in the lock nobody knows, and who foretells room assumes the worst. */
+static bool may_be_full(uint32_t level)
+{
+    return level != SHMP_LEVEL_NOT_FULL && level != SHMP_LEVEL_GROWN;
+}
+
 /* The companion has just been brought to "some", under the lock: whoever sleeps armed is told. */
 static void disarm(struct shmp_header *h, uint32_t armed)
 {
@@ -288,25 +294,26 @@ bool shmp_companion_foretell_write(struct shmp_header *h, int fd)
 bool shmp_companion_foretell_read(struct shmp_header *h, int fd)
 {
     struct shmp_companion_line *c = &h->companion;
-    uint32_t level = load_relaxed(&c->level);
-    /* Unknown, after a death in this lock: it may be full. */
-    return level != SHMP_LEVEL_NOT_FULL && level != SHMP_LEVEL_GROWN && leave_one(c, fd);
+    return may_be_full(load_relaxed(&c->level)) && leave_one(c, fd);
+}
+
+static bool is_full_with(struct shmp_header *h, uint32_t max_usage)
+{
+    uint32_t tail = SHMP_TAIL_INDEX(load_seq_cst(&h->tail));
+    return shmp_full(load_seq_cst(&h->head), tail, max_usage);
 }
 
 /* One F_SETPIPE_SZ for one F_SETPIPE_SZ: pollers of write ends hear of it, readers do not. */
-static void resized_locked(struct shmp_header *h, int fd)
+static void resize_locked(struct shmp_header *h, int fd, bool full)
 {
     struct shmp_companion_line *c = &h->companion;
-    uint32_t tail = SHMP_TAIL_INDEX(load_seq_cst(&h->tail));
-    uint32_t head = load_seq_cst(&h->head);
     uint32_t level = load_relaxed(&c->level);
-    bool full = shmp_full(head, tail, shmp_max_usage(h));
     long size = shmp_sys.fcntl(fd, F_GETPIPE_SZ, 0);
     if (full && !is_full(level)) {
         take_free_slots(c, fd);
         return;
     }
-    if (!full && is_full(level)) {
+    if (!full && may_be_full(level)) {
         size = size < COMPANION_BYTES ? COMPANION_BYTES : COMPANION_BYTES * 2;
         level = size == COMPANION_BYTES ? SHMP_LEVEL_NOT_FULL : SHMP_LEVEL_GROWN;
     } else if (!full && level == SHMP_LEVEL_GROWN && load_relaxed(&c->queued) < MOST_EDGES) {
@@ -317,13 +324,25 @@ static void resized_locked(struct shmp_header *h, int fd)
         store_relaxed(&c->level, level);
 }
 
+bool shmp_companion_foretell_resize(struct shmp_header *h, int fd, uint32_t slots)
+{
+    if ((load_seq_cst(&h->wait.poll_usage) & SHMP_WATCH_WRITERS) == 0 || is_full_with(h, slots))
+        return false;
+    resize_locked(h, fd, false);
+    return true;
+}
+
+void shmp_companion_resized_locked(struct shmp_header *h, int fd)
+{
+    if ((load_seq_cst(&h->wait.poll_usage) & SHMP_WATCH_WRITERS) != 0)
+        resize_locked(h, fd, is_full_with(h, shmp_max_usage(h)));
+}
+
 void shmp_companion_resized(struct shmp_live *live, int fd)
 {
-    struct shmp_header *h = live->seg->header;
-    lock_companion(live, &h->companion);
-    if ((load_seq_cst(&h->wait.poll_usage) & SHMP_WATCH_WRITERS) != 0)
-        resized_locked(h, fd);
-    shmp_unlock(&h->companion.lock);
+    lock_companion(live, &live->seg->header->companion);
+    shmp_companion_resized_locked(live->seg->header, fd);
+    shmp_companion_unlock(live);
 }
 
 bool shmp_companion_is_in_step(struct shmp_header *h, uint32_t sides)

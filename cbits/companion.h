@@ -77,7 +77,11 @@ bool shmp_companion_foretell_read(struct shmp_header *header, int fd);
  * or write of the ring, what was foretold included.  locked: the caller has the lock. */
 void shmp_companion_sync(struct shmp_live *live, int fd, int mode, enum shmp_sync op);
 void shmp_companion_sync_locked(struct shmp_live *live, int fd, int mode, enum shmp_sync op);
-/* After F_SETPIPE_SZ, which pollers of the write end hear of whatever it changed (CP-8). */
+/* F_SETPIPE_SZ, which pollers of the write end hear of whatever it changed (CP-8).  foretell:
+ * before the ring has so many slots, with both ring locks and the companion's held; true: they
+ * have heard, of room.  Else, and if the resize then fails, resized, with the lock or without. */
+bool shmp_companion_foretell_resize(struct shmp_header *header, int fd, uint32_t slots);
+void shmp_companion_resized_locked(struct shmp_header *header, int fd);
 void shmp_companion_resized(struct shmp_live *live, int fd);
 
 /* Somebody looks from now on, SHMP_POLL_READERS | SHMP_POLL_WRITERS; or, SHMP_ASYNC_WRITERS, wants

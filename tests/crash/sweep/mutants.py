@@ -73,6 +73,20 @@ MUTANTS = [
         "        (void)0;",
         "polls",
     ),
+    Mutant(
+        "a resize is no call: sleeping writers do not hear of its death",
+        "capacity.c",
+        "    if (shmp_record_enter_call())\n        shmp_renew();\n",
+        "",
+        "grow to 8 slots, full",
+    ),
+    Mutant(
+        "a level that nobody knows is not full",
+        "companion.c",
+        "    return may_be_full(load_relaxed(&c->level)) && leave_one(c, fd);",
+        "    return is_full(load_relaxed(&c->level)) && leave_one(c, fd);",
+        "read 4096 died; read 4096, full, reader idle, writer polls",
+    ),
 ]
 
 def break_core(core: Path, mutant: Mutant) -> bool:
