@@ -33,7 +33,7 @@ endif
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help build test pytest demo lint cbits unit_c sweep crash hostile fuzz pydev bench torture clean asan ubsan tsan
+.PHONY: help build test pytest demo lint cbits unit_c sweep crash hostile fuzz pydev bench torture clean asan ubsan tsan model
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z_]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -94,12 +94,16 @@ TORTURE ?= --kill 1 --ops 200000
 torture: build ## 200,000 kill -9 at pipes that work, every byte accounted for (10 to 30 minutes)
 	@$(PY) -m shmpipe_tools torture $(TORTURE) --timeout 1750 $(if $(SEED),--seed $(SEED))
 
+model: ## The wake protocol, explored in all scopes, and in Promela (minutes, some GB)
+	@$(MAKE) -s -C tests/model all
+	@$(MAKE) -s -C tests/model spin
+
 bench: build ## shmpipe beside os.pipe on this machine
 	@$(PY) -m shmpipe_tools bench
 
 clean: ## Removes what was built, and the virtual environments
 	rm -rf .venv .venv-* build dist *.egg-info shmpipe/*.so cbits/build tests/unit_c/build
-	rm -rf tests/crash/sweep/build tests/hostile/build tests/hostile/fuzz/build
+	rm -rf tests/model/build tests/crash/sweep/build tests/hostile/build tests/hostile/fuzz/build
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 # $(error) and not a failing command: then what is missing is the only line that make prints.
