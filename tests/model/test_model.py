@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from model import labels
+
 HERE = Path(__file__).parent
 LINE = re.compile(r"(ok|WRONG) +(.+?) +(\d+) states +(\d+) steps .*?(holds|refuted|cut)")
 
@@ -29,6 +31,7 @@ def built() -> Path:
     return HERE / "build/model"
 
 
+@pytest.mark.watchdog(280)
 def test_what_is_built_holds_and_what_is_weaker_is_refuted(built: Path) -> None:
     result = subprocess.run(
         [str(built), "quick"], capture_output=True, text=True, timeout=300, check=False
@@ -62,3 +65,26 @@ def test_without_spin_it_says_so() -> None:
     result = make("spin", "SPIN=no-such-spin", seconds=60)
     assert result.returncode != 0
     assert "spin is not installed" in result.stderr
+
+
+def test_every_label_is_broken_by_something_that_is_noticed(built: Path) -> None:
+    killers = labels.of_the_model(built) + labels.of_the_mutants()
+    everywhere = labels.documented()
+    assert len(everywhere) > 50
+    assert labels.unknown(killers, everywhere) == []
+    bare = {name for name in everywhere if not labels.killers_of(name, killers, everywhere)}
+    assert bare == set(labels.OPEN)
+
+
+def test_every_mutant_can_still_be_made() -> None:
+    stale = [
+        mutant.title
+        for mutant in labels.mutants()
+        if mutant.old not in (labels.ROOT / "cbits" / mutant.file).read_text(encoding="utf-8")
+    ]
+    assert stale == []
+
+
+def test_the_table_of_the_readme_is_the_present_one(built: Path) -> None:
+    readme = (HERE / "README.md").read_text(encoding="utf-8")
+    assert "\n".join(labels.table(built)) in readme, "python tests/model/labels.py prints it"

@@ -23,6 +23,7 @@ class Mutant:
     new: str
     tests: str  # which tests to run
     target: str = "run"
+    labels: str = ""  # of the tables of docs/explanation: the operations that it breaks
 
 
 MUTANTS = [
@@ -32,6 +33,7 @@ MUTANTS = [
         "    if (!cas_seq_cst32(slot, &word, word + n))\n        return false;\n",
         "    store_seq_cst(slot, word + n);\n",
         "test_ring",
+        labels="publish-and-merge P2, T3",
     ),
     Mutant(
         "the reader does not seal the slot that it leaves",
@@ -39,6 +41,7 @@ MUTANTS = [
         "!cas_seq_cst32(word_of(ring, p->tail), &expected, p->word | SHMP_WORD_SEALED)",
         "load_relaxed(word_of(ring, p->tail)) != expected",
         "test_ring",
+        labels="T3",
     ),
     Mutant(
         "the reader passes a slot that has grown since its look",
@@ -46,6 +49,7 @@ MUTANTS = [
         "/* look at it again, with all checks */\n            return false;\n",
         "\n",
         "test_ring",
+        labels="T2",
     ),
     Mutant(
         "a new slot's head is published before its word",
@@ -54,6 +58,7 @@ MUTANTS = [
         "    store_seq_cst(&h->head, put->head);\n"
         "    copy_in(page_of(ring, head), from, bytes);\n    uint32_t flags",
         "seal_against_merge",
+        labels="publish-and-merge P1",
     ),
     Mutant(
         "a merge may go one byte beyond the slot",
@@ -79,8 +84,8 @@ MUTANTS = [
     Mutant(
         "available() trusts a remembered word",
         "ring.c",
-        "    if (p.word == 0 || shmp_word_end(p.word) < shmp_word_start(p.word) + p.offset + n) {",
-        "    if (p.word == 0) {",
+        "    if (p.word != 0 && shmp_word_end(p.word) >= shmp_word_start(p.word) + p.offset + n)",
+        "    if (p.word != 0)",
         "test_ring",
     ),
     Mutant(
@@ -104,6 +109,7 @@ MUTANTS = [
         "            p->head = load_relaxed(&h->head);",
         "seal_against_merge",
         "tsan",
+        labels="T1",
     ),
     Mutant(
         "the geometry is read once",
@@ -111,6 +117,7 @@ MUTANTS = [
         "        if (load_relaxed(&h->wait.geometry_gen) != gen)\n            continue;\n",
         "",
         "test_seg",
+        labels="E2",
     ),
     Mutant(
         "the ring may be larger than its file",
@@ -132,6 +139,7 @@ MUTANTS = [
         "    dead = dead && !shmp_record_is_open(load_relaxed(&h->pid), &peer->id);",
         "    dead = true;",
         "test_live",
+        labels="D2",
     ),
     Mutant(
         "a marked life word alone proves death",
@@ -139,6 +147,7 @@ MUTANTS = [
         "        found != F_UNLCK)\n        return false;",
         "        false)\n        return false;",
         "test_live",
+        labels="D2",
     ),
     Mutant(
         "a record stays writable for others",
@@ -153,6 +162,7 @@ MUTANTS = [
         "        if (suspect && owner_is_dead(live, seen)) {",
         "        if (suspect) {",
         "test_lock",
+        labels="D2",
     ),
     Mutant(
         "who takes a lock from the dead is not told",
@@ -160,6 +170,7 @@ MUTANTS = [
         "return SHMP_LOCKED_FROM_DEAD;",
         "return SHMP_LOCKED;",
         "test_lock",
+        labels="D4",
     ),
     Mutant(
         "unlocking wakes nobody",
@@ -167,6 +178,7 @@ MUTANTS = [
         "        shmp_sys.futex_wake((const void *)word, 1);",
         "        (void)0;",
         "test_lock",
+        labels="U",
     ),
     Mutant(
         "a sleeper leaves an epoch that is over",
@@ -174,6 +186,7 @@ MUTANTS = [
         "    while (SHMP_QUEUE_EPOCH(seen) == epoch && SHMP_QUEUE_WAITERS(seen) != 0)",
         "    (void)epoch;\n    while (SHMP_QUEUE_WAITERS(seen) != 0)",
         "test_wait",
+        labels="R6",
     ),
     Mutant(
         "a count that is too high is never put right",
@@ -181,6 +194,7 @@ MUTANTS = [
         "    cas_seq_cst64(&queue->word, &word, with(0, SHMP_QUEUE_EPOCH(word)));",
         "    (void)word;",
         "test_wait",
+        labels="W4",
     ),
     Mutant(
         "the count is put right whoever came meanwhile",
@@ -188,6 +202,7 @@ MUTANTS = [
         "    cas_seq_cst64(&queue->word, &word, with(0, SHMP_QUEUE_EPOCH(word)));",
         "    store_seq_cst(&queue->word, with(0, SHMP_QUEUE_EPOCH(word)));",
         "test_wait",
+        labels="A",
     ),
     Mutant(
         "a wake does not change the epoch",
@@ -195,6 +210,7 @@ MUTANTS = [
         "        next = with(SHMP_QUEUE_WAITERS(seen) - 1, SHMP_QUEUE_EPOCH(seen) + 1);",
         "        next = with(SHMP_QUEUE_WAITERS(seen) - 1, SHMP_QUEUE_EPOCH(seen));",
         "test_wait",
+        labels="W3",
     ),
     Mutant(
         "a woken writer does not hand on",
@@ -209,20 +225,23 @@ MUTANTS = [
         "    if (!turn->held) {\n",
         "    if (!turn->held)\n        return;\n    if (!turn->held) {\n",
         "test_turn",
+        labels="F",
     ),
     Mutant(
         "a first look does not wait for writes that began before it",
         "turn.c",
-        "    int r = pass_through(end, SHMP_SIDE_WRITERS);\n    if (r == 0)\n        r = pass",
-        "    int r = 0;\n    if (r == 0)\n        r = pass",
+        "    int r = shmp_pass_through(end, SHMP_SIDE_WRITERS);\n    if (r == 0)\n",
+        "    int r = 0;\n    if (r == 0)\n",
         "test_turn",
+        labels="L2",
     ),
     Mutant(
         "a first look does not wait for reads that began before it",
         "turn.c",
-        "    if (r == 0)\n        r = pass_through(end, SHMP_SIDE_READERS);\n",
+        "    if (r == 0)\n        r = shmp_pass_through(end, SHMP_SIDE_READERS);\n",
         "",
         "test_turn",
+        labels="L2",
     ),
     Mutant(
         "the waiting byte goes before the look is over",
@@ -230,12 +249,13 @@ MUTANTS = [
         "    bool empty = shmp_empty(head, tail) && (steps & SHMP_WATCH_READERS) != 0;",
         "    bool empty = shmp_empty(head, tail) && (usage & SHMP_WATCH_READERS) != 0;",
         "test_turn",
+        labels="L3",
     ),
     Mutant(
         "a resize wakes nobody",
         "capacity.c",
-        "    shmp_queue_wake_one(&h->wait.writable, &h->stats.write_wakes);",
-        "    (void)0;",
+        "        shmp_side_wake_one(h, SHMP_SIDE_WRITERS);",
+        "        (void)0;",
         "growth_frees_writers",
     ),
     Mutant(
@@ -287,6 +307,7 @@ MUTANTS = [
         "if (load_acquire(&line->begun) == ops + 1) {",
         "if (false) {",
         "at_any_instruction",
+        labels="N2",
     ),
     Mutant(
         "an operation is counted before its publish",
@@ -294,6 +315,7 @@ MUTANTS = [
         "    store_release(&line->begun, ops + 1);\n",
         "    store_release(&line->begun, ops + 1);\n    store_seq_cst(&line->ops, ops + 1);\n",
         "test_notify",
+        labels="N3",
     ),
     Mutant(
         "what nobody published is counted for a dead one",
@@ -308,6 +330,7 @@ MUTANTS = [
         "((uint64_t)head << 32) | shmp_word_end(word);",
         "((uint64_t)head << 32) | (word & 0);",
         "at_any_instruction",
+        labels="N1",
     ),
     Mutant(
         "the relay does not take over from the dead",
@@ -322,14 +345,16 @@ MUTANTS = [
         "        watch_holders(relay, s->pipe);\n",
         "        (void)watch_holders;\n",
         "at_any_instruction",
+        labels="K3",
     ),
     Mutant(
         "a notifier is armed outside the ring lock",
         "notify.c",
-        "    int r = shmp_side_lock(end, other(side), true);\n    if (r < 0)\n        return r;\n"
-        "    fetch_or",
+        "    int r = shmp_side_lock(end, shmp_other_side(side), true);\n    if (r < 0)\n"
+        "        return r;\n    fetch_or",
         "    int r = 0;\n    if (r < 0)\n        return r;\n    fetch_or",
         "arming_in_the_middle",
+        labels="N0",
     ),
     Mutant(
         "a waker does not change the word before it wakes",
@@ -337,6 +362,7 @@ MUTANTS = [
         "cas_seq_cst32(word, &seen, seen + 2)",
         "cas_seq_cst32(word, &seen, seen)",
         "test_notify",
+        labels="N5",
     ),
     Mutant(
         "pollers and notifiers are taken for the same",
@@ -348,8 +374,8 @@ MUTANTS = [
     Mutant(
         "a killed listener stays armed",
         "notify.c",
-        "bool dead = shmp_holder_reap(&pipe->live, i);",
-        "bool dead = false;",
+        "wanted = !shmp_holder_reap(&pipe->live, i) || wanted;",
+        "wanted = true;",
         "test_notify",
     ),
     Mutant(
@@ -379,6 +405,131 @@ MUTANTS = [
         "                 ((armed & SHMP_ARMED_READERS) != 0 ? shmp_ring_looks_empty(h)",
         "                 ((armed & SHMP_ARMED_READERS) != 0 ? true",
         "test_arm",
+    ),
+    Mutant(
+        "the writer trusts a tail that it loaded without acquire",
+        "ring.c",
+        "        tail = SHMP_TAIL_INDEX(load_acquire(&h->tail));\n        *corrupt",
+        "        tail = SHMP_TAIL_INDEX(load_relaxed(&h->tail));\n        *corrupt",
+        "seal_against_merge",
+        "tsan",
+        labels="P0",
+    ),
+    Mutant(
+        "a slot's word is loaded without acquire",
+        "ring.c",
+        "            p->word = load_acquire(word_of(ring, p->tail));",
+        "            p->word = load_relaxed(word_of(ring, p->tail));",
+        "seal_against_merge",
+        "tsan",
+        labels="T2",
+    ),
+    Mutant(
+        "a merge looks at a slot that is not the newest",
+        "ring.c",
+        "    uint32_t newest = load_relaxed(&ring->header->head) - 1;",
+        "    uint32_t newest = load_relaxed(&ring->header->head) - 2;",
+        "test_ring",
+        labels="M",
+    ),
+    Mutant(
+        "a token joins whatever its entry is used for by now",
+        "description.c",
+        "    if ((uint32_t)(entry >> 32) != gen || "
+        "((uint32_t)entry & SHMP_DESCRIPTION_USED) == 0) {",
+        "    (void)gen;\n    if (false) {",
+        "test_description",
+        labels="B1",
+    ),
+    Mutant(
+        "the last to close leaves the description in use",
+        "description.c",
+        "            store_release(&pipe->seg.descriptions[index], seen >> 32 << 32);",
+        "            (void)0;",
+        "test_description",
+        labels="B2",
+    ),
+    Mutant(
+        "a description that is used again keeps its generation",
+        "description.c",
+        "    uint64_t fresh = ((seen >> 32) + 1) << 32",
+        "    uint64_t fresh = (seen >> 32) << 32",
+        "test_description",
+        labels="B3",
+    ),
+    Mutant(
+        "close() frees the end under the call inside",
+        "attach.c",
+        "        return -EBADF;\n"
+        "    if (atomic_fetch_sub_explicit(&end->refs, 1, memory_order_acq_rel) == 1)",
+        "        return -EBADF;\n    if (true)",
+        "close_waits",
+        labels="Q2",
+    ),
+    Mutant(
+        "a claim does not raise the limit",
+        "live.c",
+        "        raise_limit(live->seg->header, i + 1);",
+        "        (void)raise_limit;",
+        "test_live",
+        labels="C1",
+    ),
+    Mutant(
+        "a fresh record is not announced",
+        "live.c",
+        "    store_release(&h->record_seq, load_relaxed(&h->record_seq) + 1);",
+        "    store_release(&h->record_seq, load_relaxed(&h->record_seq));",
+        "test_live",
+        labels="C2",
+    ),
+    Mutant(
+        "a peer's record is mapped once and for ever",
+        "live.c",
+        "peer->gen != gen || peer->record_seq != seq",
+        "peer->gen != gen",
+        "test_live",
+        labels="D3",
+    ),
+    Mutant(
+        "the reaper does not free the entry",
+        "live.c",
+        "            store_release(&h->live, 0);\n            fetch_add",
+        "            fetch_add",
+        "test_live",
+        labels="D5",
+    ),
+    Mutant(
+        "a resize does not lock the writers out",
+        "capacity.c",
+        "    int r = shmp_side_lock(end, SHMP_SIDE_WRITERS, true);\n    if (r < 0)\n"
+        "        return r;\n    r = shmp",
+        "    int r = 0;\n    if (r < 0)\n        return r;\n    r = shmp",
+        "test_pipe",
+        labels="G1",
+    ),
+    Mutant(
+        "a resize writes the geometry that counts",
+        "capacity.c",
+        "    struct shmp_geometry *g = &h->geometry[gen & 1];",
+        "    struct shmp_geometry *g = &h->geometry[(gen + 1) & 1];",
+        "test_pipe",
+        labels="G3",
+    ),
+    Mutant(
+        "a resize does not turn the generation",
+        "capacity.c",
+        "    store_seq_cst(&h->wait.geometry_gen, gen);",
+        "    (void)0;",
+        "test_pipe",
+        labels="G4",
+    ),
+    Mutant(
+        "a side does not look for a new geometry",
+        "turn.c",
+        "    if (ring->gen != load_acquire(&h->wait.geometry_gen))",
+        "    if (false)",
+        "test_pipe",
+        labels="E2",
     ),
 ]
 

@@ -1,0 +1,124 @@
+"""Each labelled operation of docs/explanation, and what breaks it and is noticed.
+
+python tests/model/labels.py: the table of README.md.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+PAGES = ROOT / "docs/explanation"
+MUTANTS = ROOT / "tests/unit_c/mutants.py"
+
+# Without a mutant yet.  A label may leave this list, and none may be added without a reason.
+OPEN = {
+    "attach-and-fork Q1": "one exchange, no partner but itself",
+    "companion-sync L0": "its order matters on weakly ordered processors only; not modelled",
+    "notifier N4": "the relay is not modelled",
+    "notifier K1": "the relay is not modelled",
+    "notifier K2": "the relay is not modelled",
+}
+
+# Operations that the tables do not label, and the model does.
+UNLABELLED = {"G": "gather whom to watch", "H": "hand-on", "O": "is the other side overdue?"}
+# Rows that are the operations of another page.
+ELSEWHERE = re.compile(r"notifier (P1|P2|T4)$")
+
+
+class Killer(NamedTuple):
+    """Something broken on purpose, and who notices."""
+
+    title: str
+    by: str
+    labels: tuple[str, ...]
+
+
+def split(labels: str) -> tuple[str, ...]:
+    return tuple(label.strip() for label in labels.split(",") if label.strip())
+
+
+def documented() -> list[str]:
+    """'page label' for each row of the tables of operations."""
+    found: list[str] = []
+    for page in sorted(PAGES.glob("*.md")):
+        inside = False
+        for line in page.read_text(encoding="utf-8").splitlines():
+            cells = [cell.strip() for cell in line.split("|")]
+            if not line.startswith("|"):
+                inside = False
+            elif cells[1] == "label":
+                inside = True
+            elif inside and re.match(r"[A-Z]", cells[1]):
+                found += [f"{page.stem} {label}" for label in split(cells[1])]
+    return [label for label in found if not ELSEWHERE.match(label)]
+
+
+def of_the_model(model: Path) -> list[Killer]:
+    result = subprocess.run([str(model), "labels"], capture_output=True, text=True, check=True)
+    rows = [line.split("\t") for line in result.stdout.splitlines()]
+    return [Killer(title, "the model", split(labels)) for title, labels in rows]
+
+
+def mutants() -> list[Any]:
+    """Those of tests/unit_c/mutants.py, which is a program and no module."""
+    spec = importlib.util.spec_from_file_location("unit_c_mutants", MUTANTS)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return list(module.MUTANTS)
+
+
+def of_the_mutants() -> list[Killer]:
+    return [
+        Killer(
+            mutant.title,
+            f"`{mutant.tests}`" + (", TSan" if mutant.target == "tsan" else ""),
+            split(mutant.labels),
+        )
+        for mutant in mutants()
+        if mutant.labels
+    ]
+
+
+def killers_of(label: str, killers: list[Killer], everywhere: list[str]) -> list[Killer]:
+    """A bare label means the only page that has it."""
+    bare = label.split(" ", 1)[1]
+    unique = sum(other.endswith(f" {bare}") for other in everywhere) == 1
+    return [
+        killer for killer in killers if label in killer.labels or (unique and bare in killer.labels)
+    ]
+
+
+def unknown(killers: list[Killer], everywhere: list[str]) -> list[str]:
+    """Labels that killers name and no page has."""
+    known = set(everywhere) | set(UNLABELLED)
+    known |= {label.split(" ", 1)[1] for label in everywhere}
+    return sorted({label for killer in killers for label in killer.labels} - known)
+
+
+def table(model: Path) -> list[str]:
+    killers = of_the_model(model) + of_the_mutants()
+    everywhere = documented()
+    lines = ["| label | broken like this | noticed by |", "|---|---|---|"]
+    for label in dict.fromkeys(everywhere):
+        found = killers_of(label, killers, everywhere)
+        if not found:
+            lines.append(f"| {label} | open: {OPEN.get(label) or 'no mutant yet'} | |")
+        lines += [f"| {label} | {killer.title} | {killer.by} |" for killer in found]
+    for label, meaning in UNLABELLED.items():
+        found = [killer for killer in killers if label in killer.labels]
+        lines += [f"| {meaning} | {killer.title} | {killer.by} |" for killer in found]
+    return lines
+
+
+if __name__ == "__main__":
+    print("\n".join(table(HERE / "build/model")))
