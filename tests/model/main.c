@@ -147,7 +147,7 @@ static const struct run runs[] = {
     POLL_REFUTED("poll: a level that a dead one wrote is believed", "S3", DEAD_LEVEL_BELIEVED,
                  TWO_WRITERS, .deaths = 1),
     POLL_REFUTED("poll: no sync when the operation is over", "S4", NO_SYNC_AT_THE_END, ONE_TO_ONE),
-    POLL_REFUTED("poll: a companion that nobody looks at is empty", "L0, L3", NO_WAITING_BYTE,
+    POLL_REFUTED("poll: a companion that nobody looks at is empty", "L3", NO_WAITING_BYTE,
                  ONE_TO_ONE),
     POLL_REFUTED("poll: a read foretells only from a level that is known to be full", "F",
                  FORETOLD_ONLY_FROM_FULL, .readers = 2, .writers = 2, .slots = 1, .deaths = 2),

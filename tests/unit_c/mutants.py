@@ -70,8 +70,8 @@ MUTANTS = [
     Mutant(
         "an end beyond the slot is believed",
         "ring.c",
-        "            if (shmp_word_end(p->word) > SHMP_SLOT_SIZE || p->offset > SHMP_SLOT_SIZE)\n",
-        "            if (false)\n",
+        "        if (shmp_word_end(p->word) > SHMP_SLOT_SIZE || p->offset > SHMP_SLOT_SIZE)\n",
+        "        if (false)\n",
         "test_ring",
     ),
     Mutant(
@@ -105,8 +105,8 @@ MUTANTS = [
     Mutant(
         "head is loaded without acquire",
         "ring.c",
-        "            p->head = load_acquire(&h->head);",
-        "            p->head = load_relaxed(&h->head);",
+        "        p->head = load_acquire(&h->head);",
+        "        p->head = load_relaxed(&h->head);",
         "seal_against_merge",
         "tsan",
         labels="T1",
@@ -418,8 +418,8 @@ MUTANTS = [
     Mutant(
         "a slot's word is loaded without acquire",
         "ring.c",
-        "            p->word = load_acquire(word_of(ring, p->tail));",
-        "            p->word = load_relaxed(word_of(ring, p->tail));",
+        "        p->word = load_acquire(word_of(ring, p->tail));",
+        "        p->word = load_relaxed(word_of(ring, p->tail));",
         "seal_against_merge",
         "tsan",
         labels="T2",
