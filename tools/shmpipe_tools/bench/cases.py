@@ -83,6 +83,10 @@ def all_cases() -> list[Case]:
         _aio_throughput(_64K, 2.0),
         _aio_round_trip("two", 2.0),
         _aio_round_trip("one", 1.0),
+        _notified(
+            "notified-eventfd", "64 B writes, notifier (os.pipe: O_ASYNC)", measures.by_count, 3.0
+        ),
+        _notified("notified-sigio", "64 B writes, O_ASYNC", measures.by_signal, 0.9),
         Case(
             "create-close",
             "create and close a pipe",
@@ -110,6 +114,18 @@ def _throughput(size: int, target: float, *, big: bool = False) -> Case:
         Target(ratio_at_least=target),
         lambda seconds: measures.throughput(SHARED, size, shared_capacity, seconds),
         lambda seconds: measures.throughput(KERNEL, size, kernel_capacity, seconds),
+        cores=2,
+    )
+
+
+def _notified(key: str, title: str, listen: measures.Listen, target: float) -> Case:
+    return Case(
+        key,
+        title,
+        Unit.BYTES_PER_SECOND,
+        Target(ratio_at_least=target),
+        lambda seconds: measures.notified(SHARED, listen, 64, seconds),
+        lambda seconds: measures.notified(KERNEL, measures.by_signal, 64, seconds),
         cores=2,
     )
 

@@ -1,6 +1,8 @@
 """One measurement each: sets up processes, runs a loop of loops.py in them, returns a number."""
 
+import fcntl
 import os
+import signal
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +13,9 @@ from shmpipe_tools.bench.transports import Transport
 from shmpipe_tools.children import Children, shared_numbers
 from shmpipe_tools.failure import Failure
 from shmpipe_tools.inspect.discover import own_segments, segment_path
+
+# Arms a read end, once, in the process that reads: what to call after each read.
+Listen = Callable[[Any], Callable[[], object]]
 
 # A measurement that is not over after its time and this much more hangs.
 GRACE_SECONDS = 15.0
@@ -43,6 +48,52 @@ def throughput(transport: Transport, size: int, capacity: int, seconds: float) -
 
     run_roles({"writer": write, "reader": read}, [reader, writer], transport, seconds)
     return result[0]
+
+
+def notified(transport: Transport, listen: Listen, size: int, seconds: float) -> float:
+    """Bytes per second of writes of `size` while the reading process is told of each.
+
+    The reader takes what there is, much at a time, so that it is the writing that is measured.
+    """
+    result = shared_numbers(1)
+    reader, writer = transport.make(None)
+    payload = b"\xa5" * size
+    near, far = _need_two_cores()
+
+    def write() -> None:
+        os.sched_setaffinity(0, {near})
+        transport.close(reader)
+        loops.pump(transport.write, writer, payload)
+
+    def read() -> None:
+        os.sched_setaffinity(0, {far})
+        transport.close(writer)
+        told = listen(reader)
+
+        def take(end: Any, count: int) -> bytes:
+            data = transport.read(end, count)
+            told()
+            return data
+
+        result[0] = loops.drain(take, reader, 1 << 16, 16, seconds)
+        transport.close(reader)
+
+    _run({"writer": write, "reader": read}, [reader, writer], transport, seconds)
+    return result[0]
+
+
+def by_signal(end: Any) -> Callable[[], object]:
+    """O_ASYNC; the signal stays blocked, which is the cheapest that it can be."""
+    control = fcntl.fcntl if isinstance(end, int) else shmpipe.fcntl
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGIO})
+    control(end, fcntl.F_SETOWN, os.getpid())
+    control(end, fcntl.F_SETFL, control(end, fcntl.F_GETFL) | os.O_ASYNC)
+    return lambda: None
+
+
+def by_count(end: shmpipe.End) -> Callable[[], object]:
+    """A notifier, whose count is taken after each read."""
+    return end.notifier().read
 
 
 def round_trip(transport: Transport, one_core: bool, seconds: float) -> float:
