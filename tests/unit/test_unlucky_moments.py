@@ -37,6 +37,17 @@ except ValueError: print("closed")
     assert run(program) == (0, "closed")
 
 
+def test_none_keeps_its_references() -> None:
+    """Built with the headers of Python 3.12, run by 3.11: "deallocating None" after a while."""
+    program = """
+r, w = shmpipe.pipe(os.O_NONBLOCK)
+before = sys.getrefcount(None)
+for _ in range(1000): r.read(1)
+print(sys.getrefcount(None) > before - 100)
+"""
+    assert run(program) == (0, "True")
+
+
 def test_interrupt_main_in_readv() -> None:
     """on_tick's handler raises inside a cffi call, which then returns a result with an exception
     set.
