@@ -87,7 +87,11 @@ class Snapshot:
     write_waiters: int
     read_epoch: int
     write_epoch: int
+<<<<<<< HEAD
     poll_usage: int  # bit 0: somebody looks at read ends, bit 1: at write ends; 8, 9: armed
+=======
+    poll_usage: int  # who looks at read ends: 1, at write ends: 2; who has notifiers there: 8, 16
+>>>>>>> 5910143 (stat says whose operations are counted for notifiers)
     write_lock_owner: int  # index of a holder + 1, 0 if free
     read_lock_owner: int
     companion_lock_owner: int

@@ -107,6 +107,19 @@ def test_stat_shows_an_anonymous_pipe_by_pid_and_descriptor(
     assert sum(slot["end"] - slot["start"] for slot in entry["slots"]) in (4000, 5000)
 
 
+def test_stat_says_who_is_told_of_each_operation(
+    ends: tuple[shmpipe.Reader, shmpipe.Writer],
+) -> None:
+    (identity,) = own_segments()
+    label = own_label(identity)
+    sentence = "Operations are counted for notifiers of the read"
+    assert sentence not in run("stat", label).stdout
+    with ends[0].notifier():
+        assert sentence + " ends." in run("stat", label).stdout
+        with ends[1].notifier():
+            assert sentence + " and the write ends." in run("stat", label).stdout
+
+
 def test_looking_does_not_disturb(ends: tuple[shmpipe.Reader, shmpipe.Writer]) -> None:
     ends[1].write(b"before")
     (identity,) = own_segments()

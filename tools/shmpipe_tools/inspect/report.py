@@ -127,6 +127,9 @@ def _remarks(snapshot: Snapshot) -> Iterator[Text]:
     lookers = [side for bit, side in ((1, "read"), (2, "write")) if snapshot.poll_usage & bit]
     if lookers:
         yield Text(f"Somebody polls the {' and the '.join(lookers)} ends.")
+    told = [side for bit, side in ((8, "read"), (16, "write")) if snapshot.poll_usage & bit]
+    if told:
+        yield Text(f"Operations are counted for notifiers of the {' and the '.join(told)} ends.")
     for count, meaning in (
         (snapshot.broadcasts, "times everybody was woken (an end closed, a process died)"),
         (snapshot.reaped, "dead processes cleaned up"),
