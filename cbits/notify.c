@@ -11,17 +11,32 @@
 
 /* ---- Who operates ------------------------------------------------------------------------ */
 
-/* What every publish of that side changes, and nobody else: of writers head, or the end of the
- * newest slot (P1, P2); of readers tail (T4). */
-static uint64_t position(struct shmp_pipe *pipe, int side)
+/* Where the ring stands, as far as a publish of that side changes it.  Of readers `before` is tail (T4).  Of writers it is head, and below it what else to look at: the
+ * end of the slot before head, while that may merge (P2).  Only so long, because to fill new slots
+ * may write that word, too: in an empty ring its slot is free. */
+#define HEAD_ONLY UINT32_C(0xffffffff) /* nothing else */
+#define MERGED UINT32_C(0xfffffffe)    /* nothing at all: some of it is published */
+
+static uint32_t newest_end(struct shmp_pipe *pipe, uint32_t head)
+{
+    const struct shmp_ring *ring = &pipe->seg.write_side;
+    return shmp_word_end(load_relaxed(&ring->words[(head - 1) & ring->mask]));
+}
+
+static uint64_t write_position(uint32_t head, uint32_t rest)
+{
+    return ((uint64_t)head << 32) | rest;
+}
+
+static bool has_published(struct shmp_pipe *pipe, int side, uint64_t before)
 {
     struct shmp_header *h = pipe->seg.header;
     if (side == SHMP_SIDE_READERS)
-        return load_relaxed(&h->tail);
-    const struct shmp_ring *ring = &pipe->seg.write_side;
+        return load_relaxed(&h->tail) != before;
     uint32_t head = load_relaxed(&h->head);
-    uint32_t word = load_relaxed(&ring->words[(head - 1) & ring->mask]);
-    return ((uint64_t)head << 32) | shmp_word_end(word);
+    uint32_t rest = (uint32_t)before;
+    return (uint32_t)(before >> 32) != head || rest == MERGED ||
+           (rest != HEAD_ONLY && rest != newest_end(pipe, head));
 }
 
 /* Relays watch the lives of those who may count and die before they wake (relay.c).  A newcomer
@@ -32,18 +47,30 @@ static void introduce(struct shmp_pipe *pipe, int side)
     shmp_live_set_introduced(&pipe->live, SHMP_RELAYS(shmp_other_side(side)));
 }
 
-bool shmp_notify_begin_slow(struct shmp_pipe *pipe, int side)
+bool shmp_notify_begin_slow(struct shmp_pipe *pipe, int side, bool may_merge)
 {
     struct shmp_notify_line *line = shmp_notify_line(pipe, shmp_other_side(side));
+    struct shmp_header *h = pipe->seg.header;
+    uint32_t head = load_relaxed(&h->head);
+    uint64_t before = side == SHMP_SIDE_READERS
+                          ? load_relaxed(&h->tail)
+                          : write_position(head, may_merge ? newest_end(pipe, head) : HEAD_ONLY);
     uint32_t bit = SHMP_INTRODUCED(SHMP_RELAYS(shmp_other_side(side)));
     if ((load_relaxed(&pipe->live.introduced) & bit) == 0)
         introduce(pipe, side);
     uint64_t ops = load_relaxed(&line->ops);
     /* N1 before N2 before the publish.  Release: also for whoever reads them after our death, which
      * sees each store only with those before it.  Dies here: nothing was moved, nothing counts. */
-    store_release(&line->before, position(pipe, side));
+    store_release(&line->before, before);
     store_release(&line->begun, ops + 1);
     return true;
+}
+
+void shmp_notify_merged(struct shmp_pipe *pipe, bool merged)
+{
+    /* Dies before: the end of the slot says whether it has merged.  Dies after: this does. */
+    store_release(&shmp_notify_line(pipe, SHMP_SIDE_READERS)->before,
+                  write_position(load_relaxed(&pipe->seg.header->head), merged ? MERGED : HEAD_ONLY));
 }
 
 /* Whoever was killed with a notifier leaves the pipe armed: this looks who is left.  In the lock of
@@ -104,7 +131,7 @@ void shmp_notify_settle(struct shmp_pipe *pipe, int side)
     if (load_acquire(&line->begun) == ops + 1) {
         /* One store either way, after which there is nothing left to settle: dies before, and the
          * next one does it. */
-        if (load_acquire(&line->before) != position(pipe, side))
+        if (has_published(pipe, side, load_acquire(&line->before)))
             store_seq_cst(&line->ops, ops + 1);
         else
             store_release(&line->begun, ops);

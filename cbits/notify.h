@@ -7,7 +7,7 @@
  *     writer, in the write lock                relay (relay.c), or notifier.read()
  *
  *     N0 poll_usage: is anybody armed?  no: nothing of all this
- *     N1 before = head, newest slot's end      K1 sleep += 1 or 2, so that it is odd  (RMW)
+ *     N1 before = head, end of the newest slot K1 sleep += 1 or 2, so that it is odd  (RMW)
  *     N2 begun = ops + 1                       K2 look at ops: tell the difference    (seq_cst)
  *     P1, P2: publish                          K3 futex_wait(sleep, as K1 left it)
  *     N3 ops = ops + 1        (seq_cst)
@@ -31,16 +31,19 @@
 
 #include "pipe.h"
 
-bool shmp_notify_begin_slow(struct shmp_pipe *pipe, int side);
+bool shmp_notify_begin_slow(struct shmp_pipe *pipe, int side, bool may_merge);
 
 /* N0 to N2.  The lock of `side`, which operates, is held.  true: shmp_notify_end is due.
  * Relaxed: the bit is set under that lock (I4). */
-static inline bool shmp_notify_begin(struct shmp_pipe *pipe, int side)
+static inline bool shmp_notify_begin(struct shmp_pipe *pipe, int side, bool may_merge)
 {
     uint32_t bit = side == SHMP_SIDE_WRITERS ? SHMP_NOTIFY_READERS : SHMP_NOTIFY_WRITERS;
     return (load_relaxed(&pipe->seg.header->wait.poll_usage) & bit) != 0 &&
-           shmp_notify_begin_slow(pipe, side);
+           shmp_notify_begin_slow(pipe, side, may_merge);
 }
+
+/* Before a write that could merge fills new slots: whether it has merged. */
+void shmp_notify_merged(struct shmp_pipe *pipe, bool merged);
 
 /* N3, or takes N2 back if nothing was moved.  In the same lock.  true: counted, so
  * shmp_notify_wake is due once it is unlocked. */

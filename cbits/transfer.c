@@ -58,11 +58,14 @@ static int put_all(struct shmp_end *end, struct shmp_transfer *op, struct shmp_t
     bool packet = (shmp_flags(end) & O_DIRECT) != 0;
     size_t before = op->left;
     int r = 0;
-    bool counting = shmp_notify_begin(end->pipe, SHMP_SIDE_WRITERS);
     uint32_t tail_bytes = (uint32_t)(op->left % SHMP_SLOT_SIZE);
+    bool may_merge = !op->merged && tail_bytes != 0;
+    bool counting = shmp_notify_begin(end->pipe, SHMP_SIDE_WRITERS, may_merge);
     /* What merges finds data there (I5 of ring.h): nothing to foretell. */
-    if (!op->merged && tail_bytes != 0 && shmp_ring_merge(ring, &op->cursor, tail_bytes))
+    if (may_merge && shmp_ring_merge(ring, &op->cursor, tail_bytes))
         op->left -= tail_bytes;
+    if (counting && may_merge && op->left > 0)
+        shmp_notify_merged(end->pipe, op->left != before);
     op->merged = true;
     while (op->left > 0) {
         struct shmp_put put;
@@ -206,7 +209,7 @@ static int take_all(struct shmp_end *end, struct shmp_transfer *op, struct shmp_
     struct shmp_ring *ring = &end->pipe->seg.read_side;
     size_t before = op->left;
     int r = 0;
-    bool counting = shmp_notify_begin(end->pipe, SHMP_SIDE_READERS);
+    bool counting = shmp_notify_begin(end->pipe, SHMP_SIDE_READERS, false);
     shmp_ring_look(ring, op->left);
     while (op->left > 0) {
         struct shmp_taken taken;

@@ -87,11 +87,9 @@ class Snapshot:
     write_waiters: int
     read_epoch: int
     write_epoch: int
-<<<<<<< HEAD
-    poll_usage: int  # bit 0: somebody looks at read ends, bit 1: at write ends; 8, 9: armed
-=======
-    poll_usage: int  # who looks at read ends: 1, at write ends: 2; who has notifiers there: 8, 16
->>>>>>> 5910143 (stat says whose operations are counted for notifiers)
+    # Who looks at read ends 1, at write ends 2 (until the first change 0x100, 0x200); who has O_ASYNC
+    # on a write end 4; who has notifiers of read ends 8, of write ends 16.
+    poll_usage: int
     write_lock_owner: int  # index of a holder + 1, 0 if free
     read_lock_owner: int
     companion_lock_owner: int

@@ -320,17 +320,24 @@ MUTANTS = [
     Mutant(
         "what nobody published is counted for a dead one",
         "notify.c",
-        "if (load_acquire(&line->before) != position(pipe, side))",
+        "if (has_published(pipe, side, load_acquire(&line->before)))",
         "if (true)",
         "at_any_instruction",
     ),
     Mutant(
         "a merge leaves no trace for the count of a dead one",
         "notify.c",
-        "((uint64_t)head << 32) | shmp_word_end(word);",
-        "((uint64_t)head << 32) | (word & 0);",
+        "rest != newest_end(pipe, head)",
+        "false",
         "at_any_instruction",
         labels="N1",
+    ),
+    Mutant(
+        "a slot that was filled and never published is counted for a dead one",
+        "transfer.c",
+        "if (counting && may_merge && op->left > 0)",
+        "if (false)",
+        "test_notify",
     ),
     Mutant(
         "the relay does not take over from the dead",

@@ -6,6 +6,7 @@
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
@@ -404,6 +405,8 @@ struct operation {
     void (*operate)(void);
     int listener;         /* the end with the notifier */
     uint64_t (*done)(void); /* how many operations of the kind have left their traces */
+    uint32_t slots;       /* of the ring; 0: 16 */
+    void (*meddle)(void); /* what another process does once, somewhere in the middle */
 };
 
 static void nothing(void)
@@ -452,14 +455,69 @@ static void write_three(void)
         write_one();
 }
 
-static void step(pid_t victim)
+/* Into a ring of one slot: the new slot's word is that of the slot before head. */
+static uint32_t first_head;
+
+static void note_head(void)
 {
-    CHECK_EQ(ptrace(PTRACE_SINGLESTEP, victim, NULL, NULL), 0);
+    first_head = load_relaxed(&header()->head);
 }
 
-/* Runs the victim for so many instructions of its operation, then kills it.  false: it was done. */
-static bool run_victim(const struct operation *op, uint32_t instructions, uint32_t *marks,
-                       uint32_t *mark_count)
+static uint64_t slots_written(void)
+{
+    CHECK_EQ(shmp_ioctl(ends[0], FIONREAD, &(int){0}), 0);
+    return load_relaxed(&header()->head) != first_head;
+}
+
+/* What is there does not merge with what comes, and both new slots are needed. */
+static void fill_one_of_two(void)
+{
+    shmp_write(ends[1], bytes, SHMP_SLOT_SIZE - 1);
+    note_head();
+}
+
+static void write_two_slots(void)
+{
+    shmp_write(ends[1], bytes, SHMP_SLOT_SIZE + 10);
+}
+
+static void read_all(void)
+{
+    drain();
+}
+
+/* The shared memory that an operation with notifiers changes, as one number. */
+static uint64_t shared_state(int listener)
+{
+    struct shmp_header *h = header();
+    const struct shmp_notify_line *line = &h->notify[listener];
+    const struct shmp_ring *ring = &ends[0]->pipe->seg.read_side;
+    uint64_t parts[] = {load_relaxed(&h->head),     load_relaxed(&h->tail),
+                        load_relaxed(&h->w.lock),   load_relaxed(&h->r.lock),
+                        load_relaxed(&line->ops),   load_relaxed(&line->begun),
+                        load_relaxed(&line->before), load_relaxed(&line->sleep)};
+    uint64_t sum = 0;
+    for (unsigned i = 0; i < sizeof parts / sizeof parts[0]; i++)
+        sum = (sum ^ parts[i]) * UINT64_C(1099511628211);
+    for (uint32_t i = 0; i < ring->ring_size; i++)
+        sum = (sum ^ load_relaxed(&ring->words[i])) * UINT64_C(1099511628211);
+    return sum;
+}
+
+/* So many instructions after the change with this number; changes of shared memory are counted, not
+ * instructions, because those are different ones each time. */
+struct instant {
+    uint32_t change;
+    uint32_t instructions;
+};
+
+struct run {
+    uint32_t changes;      /* there were */
+    uint32_t instructions;
+};
+
+/* Runs the victim up to that instant, and kills it. */
+static struct run run_victim(const struct operation *op, struct instant last)
 {
     pid_t victim = unit_fork();
     if (victim == 0) {
@@ -472,102 +530,107 @@ static bool run_victim(const struct operation *op, uint32_t instructions, uint32
     int status;
     CHECK_EQ(waitpid(victim, &status, __WALL), victim);
     CHECK(WIFSTOPPED(status) && WSTOPSIG(status) == SIGSTOP);
-    bool done = false;
-    uint64_t traces = 0;
-    for (uint32_t i = 0; i < instructions && !done; i++) {
-        step(victim);
+    struct run run = {0};
+    uint64_t state = shared_state(op->listener);
+    uint32_t since = 0;
+    uint32_t meddle_at = op->meddle ? unit_below(1500) : UINT32_MAX;
+    while (run.changes < last.change || since < last.instructions) {
+        CHECK_EQ(ptrace(PTRACE_SINGLESTEP, victim, NULL, NULL), 0);
         CHECK_EQ(waitpid(victim, &status, __WALL), victim);
         CHECK(WIFSTOPPED(status));
-        done = WSTOPSIG(status) == SIGSTOP;
-        CHECK(done || WSTOPSIG(status) == SIGTRAP);
-        if (marks == NULL)
-            continue;
-        struct shmp_header *h = header();
-        uint64_t now = load_relaxed(&h->head) * 3 + load_relaxed(&h->tail) * 5 +
-                       load_relaxed(&h->w.lock) * 7 + load_relaxed(&h->r.lock) * 11 +
-                       load_relaxed(&h->notify[op->listener].ops) * 13 +
-                       load_relaxed(&h->notify[op->listener].begun) * 17 +
-                       load_relaxed(&h->notify[op->listener].before) * 19 +
-                       load_relaxed(&h->notify[op->listener].sleep) * 23 +
-                       load_relaxed(&ends[0]->pipe->seg.read_side
-                                         .words[(load_relaxed(&h->head) - 1) &
-                                                ends[0]->pipe->seg.read_side.mask]) *
-                           29;
-        if (now != traces && *mark_count < 100)
-            marks[(*mark_count)++] = i;
-        traces = now;
+        if (WSTOPSIG(status) == SIGSTOP)
+            break; /* it has done it */
+        CHECK_EQ(WSTOPSIG(status), SIGTRAP);
+        if (run.instructions++ == meddle_at)
+            op->meddle();
+        bool changed = shared_state(op->listener) != state;
+        state = shared_state(op->listener);
+        run.changes += changed;
+        since = changed ? 0 : since + 1;
     }
     unit_kill(victim);
-    return !done;
+    return run;
 }
 
-/* The victim's process is single-stepped, and killed at this instruction.  Then the count must
- * become what the ring says, although nobody else does anything; and the next operation finds all
- * in order. */
-static bool die_at(const struct operation *op, uint32_t instruction)
+/* The victim dies at this instant.  Then the count must become what the ring says, although nobody
+ * else does anything; and the next operation finds all in order. */
+static struct run die_at(const struct operation *op, struct instant instant)
 {
-    make(O_NONBLOCK, 16);
+    make(O_NONBLOCK, op->slots ? op->slots : 16);
     op->prepare();
     int fd = open_notifier(op->listener);
     uint64_t before = op->done();
-    bool died = run_victim(op, instruction, NULL, NULL);
+    struct run run = run_victim(op, instant);
     uint64_t counted = 0;
     /* done() takes the read lock only: the count of a writer comes from the relay's rescue. */
     UNTIL((counted += taken(fd)) >= op->done() - before);
-    uint64_t expected = op->done() - before;
-    CHECK_EQ(counted, expected);
+    CHECK_EQ(counted, op->done() - before);
+    if (op->listener == 0)
+        drain(); /* there must be room */
     write_one();
     read_one();
     CHECK_EQ(taken(fd), 1);
     CHECK_EQ(shmp_notifier_close(fd), 0);
     close_ends();
-    return died;
+    return run;
 }
 
 static void die_everywhere(const struct operation *op)
 {
-    uint32_t marks[100];
-    uint32_t mark_count = 0;
     if (UNIT_TSAN)
         SKIP("the thread sanitizer does not see other processes");
-    make(O_NONBLOCK, 16);
-    op->prepare();
-    int fd = open_notifier(op->listener);
     pid_t probe = unit_fork();
     if (probe == 0)
         _exit(ptrace(PTRACE_TRACEME, 0, NULL, NULL) == 0 ? 0 : 1);
     if (unit_wait(probe) != 0)
         SKIP("ptrace() is not allowed here");
-    CHECK(!run_victim(op, UINT32_MAX, marks, &mark_count));
-    CHECK(mark_count >= 6); /* the lock, before, begun, the publish, the count, the unlock */
-    CHECK_EQ(shmp_notifier_close(fd), 0);
-    close_ends();
-    /* Around each change of a shared word, and here and there. */
-    for (uint32_t i = 1; i < mark_count; i++)
-        for (uint32_t at = marks[i] < 1 ? 0 : marks[i] - 1; at <= marks[i] + 1; at++)
-            die_at(op, at);
-    for (uint32_t i = 0; i < unit_rounds(8); i++)
-        die_at(op, unit_below(marks[mark_count - 1]));
+    struct run all = die_at(op, (struct instant){UINT32_MAX, 0});
+    CHECK(all.changes >= 6); /* the lock, before, begun, the publish, the count, the unlock */
+    for (uint32_t change = 0; change <= all.changes; change++)
+        for (uint32_t more = 0; more < 2; more++)
+            die_at(op, (struct instant){change, more});
+    for (uint32_t i = 0; i < unit_rounds(op->meddle ? 20 : 6); i++)
+        die_at(op, (struct instant){unit_below(all.changes), unit_below(60)});
 }
 
 TEST(a_writer_that_dies_at_any_instruction)
 {
-    die_everywhere(&(struct operation){nothing, write_one, 0, records});
+    die_everywhere(&(struct operation){
+        .prepare = nothing, .operate = write_one, .listener = 0, .done = records});
 }
 
 TEST(a_merging_writer_that_dies_at_any_instruction)
 {
-    die_everywhere(&(struct operation){write_one, write_one, 0, records});
+    die_everywhere(&(struct operation){
+        .prepare = write_one, .operate = write_one, .listener = 0, .done = records});
 }
 
 TEST(a_writer_that_publishes_twice_and_dies_at_any_instruction)
 {
-    die_everywhere(&(struct operation){write_one, write_twice, 0, more_than_one_record});
+    die_everywhere(&(struct operation){
+        .prepare = write_one, .operate = write_twice, .listener = 0, .done = more_than_one_record});
+}
+
+TEST(a_writer_that_fills_an_empty_ring_and_dies_at_any_instruction)
+{
+    die_everywhere(&(struct operation){
+        .prepare = note_head, .operate = write_one, .done = slots_written, .slots = 1});
+}
+
+TEST(a_writer_that_dies_after_the_ring_was_emptied_under_its_hands)
+{
+    die_everywhere(&(struct operation){
+        .prepare = fill_one_of_two,
+        .operate = write_two_slots,
+        .done = slots_written,
+        .slots = 2,
+        .meddle = read_all});
 }
 
 TEST(a_reader_that_dies_at_any_instruction)
 {
-    die_everywhere(&(struct operation){write_three, read_one, 1, room});
+    die_everywhere(&(struct operation){
+        .prepare = write_three, .operate = read_one, .listener = 1, .done = room});
 }
 
 /* ---- The relay -------------------------------------------------------------------------------------- */
