@@ -11,9 +11,10 @@
 
 /* ---- Who operates ------------------------------------------------------------------------ */
 
-/* Where the ring stands, as far as a publish of that side changes it.  Of readers `before` is tail (T4).  Of writers it is head, and below it what else to look at: the
- * end of the slot before head, while that may merge (P2).  Only so long, because to fill new slots
- * may write that word, too: in an empty ring its slot is free. */
+/* Where the ring stands, as far as a publish of that side changes it.  Of readers that is tail (T4);
+ * of writers head, and below it what else to look at: the end of the slot before head, while that
+ * may merge (P2).  Only so long, because to fill new slots may write that word, too: in an empty
+ * ring its slot is free. */
 #define HEAD_ONLY UINT32_C(0xffffffff) /* nothing else */
 #define MERGED UINT32_C(0xfffffffe)    /* nothing at all: some of it is published */
 

@@ -87,8 +87,8 @@ class Snapshot:
     write_waiters: int
     read_epoch: int
     write_epoch: int
-    # Who looks at read ends 1, at write ends 2 (until the first change 0x100, 0x200); who has O_ASYNC
-    # on a write end 4; who has notifiers of read ends 8, of write ends 16.
+    # 1, 2: somebody looks at read ends, at write ends; 0x100, 0x200: until the first change;
+    # 4: a write end has O_ASYNC; 8, 16: read ends, write ends have notifiers.
     poll_usage: int
     write_lock_owner: int  # index of a holder + 1, 0 if free
     read_lock_owner: int

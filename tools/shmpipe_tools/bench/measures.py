@@ -58,7 +58,7 @@ def notified(transport: Transport, listen: Listen, size: int, seconds: float) ->
     result = shared_numbers(1)
     reader, writer = transport.make(None)
     payload = b"\xa5" * size
-    near, far = _need_two_cores()
+    near, far = need_two_cores()
 
     def write() -> None:
         os.sched_setaffinity(0, {near})
@@ -78,7 +78,7 @@ def notified(transport: Transport, listen: Listen, size: int, seconds: float) ->
         result[0] = loops.drain(take, reader, 1 << 16, 16, seconds)
         transport.close(reader)
 
-    _run({"writer": write, "reader": read}, [reader, writer], transport, seconds)
+    run_roles({"writer": write, "reader": read}, [reader, writer], transport, seconds)
     return result[0]
 
 
