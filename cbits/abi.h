@@ -177,13 +177,15 @@ struct shmp_read_line {
 #define SHMP_NOTIFY_READERS 8u  /* a read end has a notifier: count writes */
 #define SHMP_NOTIFY_WRITERS 16u /* a write end has one: count reads */
 #define SHMP_NOTIFY(side) (SHMP_NOTIFY_READERS << (side))
+#define SHMP_ASYNC_READERS 32u /* a read end has O_ASYNC: tell it of each wait of a writer (IO-4) */
 /* The same as POLL, until the first change has been told (arm.c). */
 #define SHMP_ARMED_READERS 0x100u
 #define SHMP_ARMED_WRITERS 0x200u
 #define SHMP_WATCH_READERS (SHMP_POLL_READERS | SHMP_ARMED_READERS)
 #define SHMP_WATCH_WRITERS (SHMP_POLL_WRITERS | SHMP_ARMED_WRITERS)
 /* Any of these: the companion is in use. */
-#define SHMP_POLL_ANY (SHMP_WATCH_READERS | SHMP_WATCH_WRITERS | SHMP_ASYNC_WRITERS)
+#define SHMP_POLL_ANY                                                                     \
+    (SHMP_WATCH_READERS | SHMP_WATCH_WRITERS | SHMP_ASYNC_READERS | SHMP_ASYNC_WRITERS)
 
 #define SHMP_LEVEL_UNKNOWN 0u
 #define SHMP_LEVEL_NOT_FULL 1u

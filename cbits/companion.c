@@ -170,10 +170,10 @@ static bool leave_one(struct shmp_companion_line *c, int fd)
     unsigned char bytes[COMPANION_MOST];
     int queued = 0;
     shmp_sys.ioctl(fd, FIONREAD, &queued);
+    restore_size(c, fd); /* first, as in sync_locked: one change for writers */
     if (queued > 1)
         shmp_sys.read(fd, bytes, (size_t)queued - 1 < sizeof bytes ? (size_t)queued - 1
                                                                    : sizeof bytes);
-    restore_size(c, fd);
     store_relaxed(&c->queued, 1);
     return queued > 1;
 }

@@ -51,6 +51,12 @@ static inline bool shmp_companion_is_watched(struct shmp_header *header)
     return (load_seq_cst(&header->wait.poll_usage) & SHMP_POLL_ANY) != 0;
 }
 
+/* A read end has O_ASYNC. */
+static inline bool shmp_companion_has_async_readers(struct shmp_header *header)
+{
+    return (load_seq_cst(&header->wait.poll_usage) & SHMP_ASYNC_READERS) != 0;
+}
+
 /* Why it is synced: each read and each write is told to whoever looks, also when it changed
  * nothing; a mere look is not, nor what has been told already. */
 enum shmp_sync { SHMP_SYNC_LEVEL, SHMP_SYNC_READ, SHMP_SYNC_WRITE, SHMP_SYNC_WRITTEN };
@@ -84,8 +90,8 @@ bool shmp_companion_foretell_resize(struct shmp_header *header, int fd, uint32_t
 void shmp_companion_resized_locked(struct shmp_header *header, int fd);
 void shmp_companion_resized(struct shmp_live *live, int fd);
 
-/* Somebody looks from now on, SHMP_POLL_READERS | SHMP_POLL_WRITERS; or, SHMP_ASYNC_WRITERS, wants
- * to be told of each read.  Three steps of shmp_look (turn.c), which passes through both ring
+/* Somebody looks from now on, SHMP_POLL_READERS | SHMP_POLL_WRITERS; or, SHMP_ASYNC_READERS, wants to
+ * be told of each wait of a writer, SHMP_ASYNC_WRITERS, of each read.  Three steps of shmp_look (turn.c), which passes through both ring
  * locks between announcing and looking. */
 bool shmp_companion_is_in_step(struct shmp_header *header, uint32_t sides);
 void shmp_companion_announce(struct shmp_header *header, uint32_t sides);

@@ -166,6 +166,10 @@ void shmp_turn_foretell(struct shmp_end *end, int side, struct shmp_turn *turn);
  * whoever looks is told. */
 void shmp_turn_end(struct shmp_end *end, int side, struct shmp_turn *turn, bool wake, bool tell);
 
+/* A write that a signal has ended outside a turn: whoever looks is told of it as of every other
+ * (PL-6, IO-2).  One more signal that comes while the companion is busy takes that away. */
+void shmp_tell_cut_write(struct shmp_end *end);
+
 /* Until every turn of that side that has begun is over, or its owner dead and the ring repaired.  0,
  * -EINTR or -errno. */
 int shmp_pass_through(struct shmp_end *end, int side);
@@ -181,6 +185,7 @@ struct shmp_transfer {
     size_t left;
     size_t done;
     bool merged; /* the one chance to merge is gone (WR-3) */
+    bool announced; /* that it waits: once for each wait (IO-4) */
     bool slept;  /* owes a hand-on (WK-3) */
     bool in_call; /* and its call words are locked until it has paid */
     bool looked; /* the caller has just spun, and looked for signals: sleep at once */

@@ -136,6 +136,25 @@ static ssize_t leave_call(struct shmp_end *end, struct shmp_transfer *op, int si
     return r;
 }
 
+static ssize_t cut_short(struct shmp_end *end, const struct shmp_transfer *op, int r)
+{
+    shmp_tell_cut_write(end);
+    return op->done > 0 ? (ssize_t)op->done : r;
+}
+
+/* At the end of a turn after which this write waits: shall whoever looks be told?  The kernel tells
+ * pollers only if the ring was empty before (PL-10), which has been foretold, but SIGIO owners each
+ * time (IO-4).  It has no call that tells these without those: so while a read end has O_ASYNC, both
+ * are told (decision 0040). */
+static bool announce_wait(struct shmp_header *h, struct shmp_transfer *op, struct shmp_turn *turn,
+                          bool progress)
+{
+    bool signal = (progress || !op->announced) && shmp_companion_has_async_readers(h);
+    op->announced = true;
+    turn->told = turn->told || !signal;
+    return progress || signal;
+}
+
 static ssize_t write_steps(struct shmp_end *end, struct shmp_transfer *op, bool may_sleep)
 {
     struct shmp_header *h = end->pipe->seg.header;
@@ -147,7 +166,7 @@ static ssize_t write_steps(struct shmp_end *end, struct shmp_transfer *op, bool 
         struct shmp_turn turn;
         int r = shmp_turn_begin(end, SHMP_SIDE_WRITERS, may_sleep, &turn);
         if (r < 0)
-            return r == SHMP_WOULD_SLEEP || op->done == 0 ? r : (ssize_t)op->done;
+            return r == SHMP_WOULD_SLEEP || op->done == 0 ? r : cut_short(end, op, r);
         if (!shmp_side_is_present(end, SHMP_SIDE_READERS)) {
             shmp_turn_end(end, SHMP_SIDE_WRITERS, &turn, false, false);
             return broken_pipe(op);
@@ -165,10 +184,14 @@ static ssize_t write_steps(struct shmp_end *end, struct shmp_transfer *op, bool 
             count_locked(&h->w.calls, 1);
         else if (again)
             count_locked(&h->w.again, 1);
+        bool over = op->left == 0 || again || r < 0;
         /* Also after EAGAIN: the kernel tells its pollers of every write that is over (PL-6,
-         * IO-2); of one that goes on waiting, only if it has added something (PL-10). */
-        shmp_turn_end(end, SHMP_SIDE_WRITERS, &turn, wake, op->left < before || again);
-        if (op->left == 0 || again || r < 0) {
+         * IO-2). */
+        bool tell = op->left < before || again;
+        if (!over)
+            tell = announce_wait(h, op, &turn, op->left < before);
+        shmp_turn_end(end, SHMP_SIDE_WRITERS, &turn, wake, tell);
+        if (over) {
             if (op->done > 0)
                 return (ssize_t)op->done;
             return r < 0 ? r : -EAGAIN;
@@ -179,10 +202,12 @@ static ssize_t write_steps(struct shmp_end *end, struct shmp_transfer *op, bool 
             enter_call(op);
             r = shmp_wait_side(end, SHMP_SIDE_WRITERS, op->done > 0, op->looked);
             op->looked = false;
+            op->announced = false;
             if (r < 0)
-                return op->done > 0 ? (ssize_t)op->done : r;
+                return cut_short(end, op, r);
             op->slept = true;
         }
+        op->announced = false;
     }
 }
 

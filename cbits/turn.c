@@ -160,6 +160,15 @@ void shmp_turn_end(struct shmp_end *end, int side, struct shmp_turn *turn, bool 
         shmp_companion_sync(live, end->fd, end->mode, op);
 }
 
+void shmp_tell_cut_write(struct shmp_end *end)
+{
+    struct shmp_live *live = &end->pipe->live;
+    if (shmp_companion_is_watched(live->seg->header) && shmp_companion_lock(live, true)) {
+        shmp_companion_sync_locked(live, end->fd, end->mode, SHMP_SYNC_WRITE);
+        shmp_companion_unlock(live);
+    }
+}
+
 /* ---- The first look --------------------------------------------------------------- */
 
 int shmp_pass_through(struct shmp_end *end, int side)
@@ -175,6 +184,7 @@ int shmp_look(struct shmp_end *end, bool async)
     struct shmp_header *h = end->pipe->seg.header;
     uint32_t sides = (shmp_can_read(end) ? SHMP_POLL_READERS : 0) |
                      (shmp_can_write(end) ? SHMP_POLL_WRITERS : 0) |
+                     (shmp_can_read(end) && async ? SHMP_ASYNC_READERS : 0) |
                      (shmp_can_write(end) && async ? SHMP_ASYNC_WRITERS : 0);
     if (shmp_companion_is_in_step(h, sides))
         return 0;

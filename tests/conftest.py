@@ -11,7 +11,7 @@ from conformance.backends import ALL, Backend, Pipes
 from support.actors import Actor, Body, ProcessActor, ThreadActor
 from support.signals import Probe
 
-pytest_plugins = ["support.watchdog", "support.leaks"]
+pytest_plugins = ["support.watchdog", "support.leaks", "conformance.sigio"]
 
 Spawn = Callable[..., Any]
 

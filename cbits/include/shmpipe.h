@@ -188,8 +188,8 @@ struct shmp_snapshot {
     uint32_t read_epoch;
     uint32_t write_epoch;
     uint32_t poll_usage;            /* 1, 2: somebody looks at read ends, at write ends; 0x100, 0x200:
-                                       until the first change; 4: a write end has O_ASYNC; 8, 16:
-                                       read ends, write ends have notifiers */
+                                       until the first change; 32, 4: read ends,
+                                       write ends have O_ASYNC; 8, 16: notifiers */
     uint32_t write_lock_owner;      /* holder index + 1, 0 free */
     uint32_t read_lock_owner;
     uint32_t companion_lock_owner;

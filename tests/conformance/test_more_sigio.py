@@ -6,8 +6,7 @@ import errno
 import fcntl
 import os
 import signal
-import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -15,43 +14,27 @@ import pytest
 from conformance.backends import Backend, Pipes
 from conformance.ends import PIPE_BUF, End
 from conformance.marks import NONBLOCK, named_only
+from conformance.sigio import (
+    F_GETOWN,
+    F_GETOWN_EX,
+    F_GETSIG,
+    F_OWNER_PGRP,
+    F_SETOWN,
+    F_SETSIG,
+    OWNER,
+    POLL_IN,
+    POLL_OUT,
+    QUEUED,
+    arm,
+    caught,
+)
 from support.actors import ProcessActor, ThreadActor
 from support.errors import fails_with
 
 SpawnProcess = Callable[..., ProcessActor]
 SpawnThread = Callable[..., ThreadActor]
 
-# Numbers of Linux; Python lacks some of them.
-F_SETOWN, F_GETOWN, F_SETSIG, F_GETSIG, F_GETOWN_EX = 8, 9, 10, 11, 16
-F_OWNER_PGRP = 2
-OWNER = struct.Struct("ii")  # struct f_owner_ex
-POLL_IN, POLL_OUT = (1, 0x41), (2, 0x304)  # si_code and si_band
-QUEUED = signal.SIGRTMIN + 4
-
-
-@pytest.fixture(autouse=True)
-def blocked() -> Iterator[None]:
-    """The signals wait in a queue, where they can be counted."""
-    numbers = {QUEUED, signal.SIGIO}
-    signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
-    yield
-    for number in numbers:
-        caught(number)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)
-
-
-def caught(number: int = QUEUED) -> list[tuple[int, int]]:
-    """Takes the signals that are waiting: (si_code, si_band) of each."""
-    seen = []
-    while (info := signal.sigtimedwait({number}, 0)) is not None:
-        seen.append((info.si_code, info.si_band))
-    return seen
-
-
-def arm(end: End, number: int = QUEUED) -> None:
-    end.fcntl(F_SETOWN, os.getpid())
-    end.fcntl(F_SETSIG, number)
-    end.set_flag(os.O_ASYNC)
+pytestmark = pytest.mark.usefixtures("blocked")
 
 
 def test_IO_01_without_an_owner_nothing_is_delivered(pipes: Pipes) -> None:

@@ -285,7 +285,7 @@ TEST(each_broken_rule_is_named)
     BROKEN(h->r.lock, 0x40000000u, "lock-word", "read lock");
     BROKEN(h->w.lock, SHMP_HOLDERS + 1, "lock-word", "write lock");
     BROKEN(h->companion.lock, SHMP_LOCK_WAITERS, "lock-word", "companion lock");
-    BROKEN(h->wait.poll_usage, 32, "poll-usage", "0x20");
+    BROKEN(h->wait.poll_usage, 64, "poll-usage", "0x40");
     BROKEN(h->companion.in_step, 1, "in-step", "nobody looks");
     BROKEN(h->companion.level, 5, "level", "level 5");
     BROKEN(h->companion.most_edges, 77, "most-edges", "77 edges");
