@@ -1,17 +1,21 @@
 """Program: how long after SIGKILL of the last holder does the survivor know?  JSON on stdout.
 
+The survivor sleeps in read (eof), in write (epipe), or in epoll_wait on the read or the write end
+(hup, err).
+
 Two lists of seconds, taken in turns: of the backend, and of os.pipe on the same machine in the
 same minute.
 
 A program of its own, because the kernel frees a dead process's memory before it closes its
 descriptors: the victim must be a small process, not the copy of a whole test run.
 
-    kill_latency.py BACKEND eof|epipe KILLS
+    kill_latency.py BACKEND eof|epipe|hup|err KILLS
 """
 
 from __future__ import annotations
 
 import json
+import select
 import sys
 import time
 from collections.abc import Iterator
@@ -23,12 +27,14 @@ from conformance.backends import ALL, OsPipe, Pipes
 from conformance.ends import PIPE_BUF, End
 from support.actors import ProcessActor
 
+EVENTS = {"hup": select.EPOLLHUP, "err": select.EPOLLERR}
+
 
 def measure(pipes: Pipes, what: str) -> float:
     """One pipe, one survivor asleep in read or write, one victim with the only other end."""
     reader, writer = pipes.make(slots=1)
-    mine, others = (reader, writer) if what == "eof" else (writer, reader)
-    if what == "epipe":
+    mine, others = (reader, writer) if what in ("eof", "hup") else (writer, reader)
+    if mine is writer:
         writer.write(b"f" * PIPE_BUF)
 
     def hold() -> Iterator[str]:
@@ -37,6 +43,10 @@ def measure(pipes: Pipes, what: str) -> float:
     def wait() -> float:
         if what == "eof":
             assert mine.read(1) == b""
+        elif what in EVENTS:
+            with select.epoll() as poller:
+                poller.register(mine.fileno(), select.EPOLLIN | select.EPOLLOUT | select.EPOLLET)
+                assert poller.poll() == [(mine.fileno(), EVENTS[what])]
         else:
             try:
                 mine.write(b"x")
