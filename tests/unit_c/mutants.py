@@ -338,6 +338,7 @@ MUTANTS = [
         "if (counting && may_merge && op->left > 0)",
         "if (false)",
         "test_notify",
+        labels="N1b",
     ),
     Mutant(
         "the relay does not take over from the dead",
