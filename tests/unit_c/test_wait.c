@@ -156,7 +156,8 @@ static void *sleep_once(void *argument)
     uint32_t e = shmp_queue_register(&queue);
     long r = shmp_sys.futex_wait(shmp_queue_word(&queue), e, NULL);
     CHECK_EQ(r, 0);
-    order[atomic_fetch_add(&up, 1)] = number;
+    order[atomic_load(&up)] = number; /* first: who sees `up` looks there */
+    atomic_fetch_add(&up, 1);
     return NULL;
 }
 
