@@ -255,11 +255,12 @@ static void sync_locked(struct shmp_header *h, int fd, int mode,
         return;
     level = load_relaxed(&c->level);
     queued = load_relaxed(&c->queued);
-    if (full && !is_full(level) && (op != SHMP_SYNC_WRITE || level == SHMP_LEVEL_GROWN))
-        take_free_slots(c, fd);
-    else if (full && !is_full(level)) {
+    bool fills = full && !is_full(level) && op == SHMP_SYNC_WRITE && level != SHMP_LEVEL_GROWN;
+    if (fills)
         fill(c, fd); /* which is this write's edge, too */
-    } else if (op == SHMP_SYNC_WRITE) {
+    else if (full && !is_full(level))
+        take_free_slots(c, fd);
+    if (op == SHMP_SYNC_WRITE && !fills) {
         if (!empty && (full || queued < load_relaxed(&c->most_edges)))
             store_relaxed(&c->queued, queued + (shmp_sys.write_quiet(fd, zeros, 1) == 1));
         else

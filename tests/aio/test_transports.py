@@ -29,11 +29,16 @@ async def writing(kind: Kind) -> tuple[Any, Recorder, Any]:
     return transport, protocol, raw
 
 
+def check_reading(transport: Any, expected: bool) -> None:
+    if type(transport).is_reading is not asyncio.ReadTransport.is_reading:
+        assert transport.is_reading() is expected  # asyncio's own does not say before 3.11.3
+
+
 def test_a_reader_is_told_everything_in_order(kind: Kind) -> None:
     async def main() -> None:
         transport, protocol, raw = await reading(kind)
         assert protocol.events == ["made"]
-        assert transport.is_reading()
+        check_reading(transport, True)
         kind.write(raw, b"one")
         await protocol.until(b"one")
         kind.write(raw, b" two")
@@ -69,13 +74,13 @@ def test_nothing_comes_while_paused(kind: Kind) -> None:
         transport, protocol, raw = await reading(kind)
         transport.pause_reading()
         transport.pause_reading()
-        assert not transport.is_reading()
+        check_reading(transport, False)
         kind.write(raw, b"kept")
         await asyncio.sleep(0.002)
         assert protocol.events == ["made"]
         transport.resume_reading()
         transport.resume_reading()
-        assert transport.is_reading()
+        check_reading(transport, True)
         await protocol.until(b"kept")
         transport.pause_reading()
         kind.write(raw, b"kept")
@@ -99,7 +104,7 @@ def test_closing_while_paused(kind: Kind, filled: bool) -> None:
             await rounds()
         transport.close()
         transport.resume_reading()
-        assert not transport.is_reading()
+        check_reading(transport, False)
         assert await protocol.lost is None
         assert protocol.events == ["made", ("lost", None)]
         await rounds()
