@@ -59,6 +59,7 @@ struct wake_setting {
     unsigned stops;   /* how many of those that were chosen may be stopped */
     bool closes;
     bool signals;
+    bool plain;     /* no merges, no partial reads, no long writes */
     bool two_loads; /* a look is two loads, and not one moment */
     bool stepwise;  /* whom to watch is gathered one after the other */
     unsigned too_many; /* by how much a count may err; runs beyond that are not followed */

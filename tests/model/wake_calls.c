@@ -113,7 +113,7 @@ static void move(const struct state *s, int i)
         return;
     }
     bool stranger = ((s->p[i].introduced >> (1 - side_of(i))) & 1) == 0;
-    if (s->used > 0 && !s->p[i].more && !s->p[i].tried) {
+    if (s->used > 0 && !s->p[i].more && !s->p[i].tried && !wake_set.plain) {
         p = begin(s, i);
         p->waits = 0;
         go(i, UNLOCK, side_of(i) == WRITERS ? "P2 merge" : "T4 takes a part of a slot");
@@ -125,7 +125,7 @@ static void move(const struct state *s, int i)
     }
     for (unsigned slots = 1; slots <= room; slots++) {
         publish(s, i, slots, false);
-        if (slots == room && side_of(i) == WRITERS)
+        if (slots == room && side_of(i) == WRITERS && !wake_set.plain)
             publish(s, i, slots, true);
     }
 }
