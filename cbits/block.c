@@ -67,6 +67,11 @@ bool shmp_can_spin(struct shmp_end *end, int side)
     return load_relaxed(side == SHMP_SIDE_READERS ? &h->w.cpu : &h->r.cpu) != shmp_cpu();
 }
 
+/* Each spin that was in vain halves the next one: with more processes than CPUs it keeps the one
+ * that it waits for from running.  One that pays, or a sleep that was over in the time of one, makes
+ * it whole again. */
+#define MOST_VAIN 4
+
 bool shmp_spin(struct shmp_end *end, int side)
 {
     struct shmp_header *h = end->pipe->seg.header;
@@ -76,11 +81,14 @@ bool shmp_spin(struct shmp_end *end, int side)
         return true;
     uint64_t start = shmp_now_ns();
     while (!spin_for(h, side, LOOKS)) {
-        if (shmp_now_ns() - start >= SPIN_NS || !shmp_can_spin(end, side)) {
+        if (shmp_now_ns() - start >= SPIN_NS >> end->vain || !shmp_can_spin(end, side)) {
             end->short_waits = 0;
+            if (end->vain < MOST_VAIN)
+                end->vain++;
             return false;
         }
     }
+    end->vain = 0;
     if (shmp_now_ns() - start >= SHORT_WAIT_NS)
         end->short_waits = 0;
     else if (end->short_waits < STREAM)
@@ -261,6 +269,8 @@ int shmp_wait_side(struct shmp_end *end, int side, bool begun, bool looked)
         bool go_on = ready(h, side);
         uint64_t now = shmp_now_ns();
         end->brief = now - start < BRIEF_NS;
+        if (end->brief)
+            end->vain = 0;
         if (go_on && pace.safety)
             judge_lost_wake(h, shmp_queue_word(queue), side);
         if (woken != SHMP_WOKEN && woken != SHMP_CHANGED)

@@ -53,6 +53,7 @@ struct shmp_end {
     bool deaf;   /* a FIFO read end whose POLLHUP may be silent (FO-16) */
     bool brief;     /* the last sleep took a few microseconds: a dialogue on one CPU */
     uint8_t short_waits; /* in a row: the other side keeps coming */
+    uint8_t vain;        /* spins in a row that ended in a sleep */
 };
 
 static inline bool shmp_can_read(const struct shmp_end *end)

@@ -268,6 +268,32 @@ TEST(a_writer_does_not_sleep_beside_readers_that_could_go_on)
     finish();
 }
 
+/* ---- Spinning --------------------------------------------------------------------------------- */
+
+/* It halves with each time in vain, and is whole again when it pays. */
+TEST(spinning_in_vain_gets_shorter)
+{
+    uint64_t fastest[2] = {UINT64_MAX, UINT64_MAX};
+    make(16);
+    for (int round = 0; round < 20; round++) {
+        store_relaxed(&header()->w.cpu, shmp_cpu() + 1);
+        for (int i = 0; i < 6; i++) {
+            uint64_t start = shmp_now_ns();
+            CHECK(!shmp_spin(ends[0], SHMP_SIDE_READERS));
+            uint64_t took = shmp_now_ns() - start;
+            if ((i == 0 || i == 5) && took < fastest[i == 5])
+                fastest[i == 5] = took;
+            store_relaxed(&header()->w.cpu, shmp_cpu() + 1); /* we may have moved */
+        }
+        CHECK_EQ(shmp_write(ends[1], "x", 1), 1);
+        store_relaxed(&header()->w.cpu, shmp_cpu() + 1);
+        CHECK(shmp_spin(ends[0], SHMP_SIDE_READERS));
+        CHECK_EQ(shmp_read(ends[0], bytes, 1), 1);
+    }
+    CHECK(fastest[1] * 4 < fastest[0]);
+    finish();
+}
+
 /* ---- Order --------------------------------------------------------------------------------------- */
 
 static _Atomic unsigned *sleeps_of_the_child;
