@@ -139,6 +139,8 @@ def _control(rng: random.Random, setup: Setup, nonblock: int) -> Weighted:
         rng.choice((0.0, 0.0, 0.02)),
     )
     menu += [(("poll",), rng.choice((0.01, 0.2))), (("look",), 0.005)]
+    if setup.looks == "edges":
+        menu += _scaled([(("rearm", slot), 1.0) for slot in slots], rng.choice((0.02, 0.3)))
     closing = [(("close", slot), 1.0) for slot in slots]
     if setup.named:
         life = rng.choice((0.01, 0.05, 0.3))

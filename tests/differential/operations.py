@@ -9,6 +9,7 @@ operation a no-op, so every part of a sequence is a sequence, too.
     ("setsize", slot, value)  ("flags", slot, flags)         F_SETPIPE_SZ, F_SETFL
     ("fionbio", slot, on)  ("fioasync", slot, on)            ioctl
     ("poll",)  ("events",)  ("look",)                        ask for revents, events, all facts
+    ("rearm", slot)                                          EPOLL_CTL_MOD of what tells once
     ("close", slot)
     ("pipe",)                                                a new pair, if both ends are closed
     ("open", slot, mode, flags)  ("mkfifo",)  ("unlink",)    named pipes

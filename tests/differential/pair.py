@@ -109,10 +109,19 @@ class Pair:
             raise Difference("revents by slot", _in_hex(expected), _in_hex(seen))
 
     def compare_events(self) -> None:
-        """Edge-triggered events since the last time, one by one."""
+        """Events since the last time, one by one: edge- and level-triggered, also those once."""
         expected, seen = self.kernel.events(), self.shm.events()
+        for trigger, events in expected.items():
+            if events != seen[trigger]:
+                raise Difference(
+                    f"events by slot, {trigger}", _in_hex(events), _in_hex(seen[trigger])
+                )
+
+    def compare_signals(self) -> None:
+        """SIGIO since the last time, one by one (IO-2 to IO-7)."""
+        expected, seen = self.kernel.signals(), self.shm.signals()
         if expected != seen:
-            raise Difference("edges by slot", _in_hex(expected), _in_hex(seen))
+            raise Difference("signals: slot, si_code, si_band", expected, seen)
 
     def drain(self) -> None:
         """Reads everything that is left; nobody may sleep in it."""

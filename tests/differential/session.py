@@ -13,6 +13,7 @@ from differential.ledger import CHILDREN, PARENT, Ledger
 from differential.operations import ON_AN_END, READERS, WRITERS, Op
 from differential.pair import Difference, Pair
 from differential.setup import Setup
+from differential.sides import SIGNALS
 
 PATIENCE_SECONDS = 20.0
 _EVERYTHING_EVERY = 16
@@ -47,6 +48,7 @@ class Session:
             "unlink": self._unlink,
             "poll": self._poll,
             "events": self._events,
+            "rearm": self._rearm,
             "look": self._look,
             "fork": self._fork,
             "exit": self._exit,
@@ -55,7 +57,7 @@ class Session:
         }
 
     def __enter__(self) -> Session:
-        self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGPIPE})
+        self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGPIPE, *SIGNALS})
         self._handler = signal.signal(signal.SIGALRM, self._stuck)
         signal.setitimer(signal.ITIMER_REAL, self._patience)
         if self.setup.named:
@@ -75,7 +77,7 @@ class Session:
             child.kill()
         self.pair.kernel.shut()
         self.pair.shm.shut()
-        while signal.sigtimedwait({signal.SIGPIPE}, 0):
+        while signal.sigtimedwait({signal.SIGPIPE, *SIGNALS}, 0):  # also those of closing
             pass
         signal.signal(signal.SIGALRM, self._handler)
         signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
@@ -122,6 +124,8 @@ class Session:
             self.pair.compare_revents()
             if self.setup.looks == "edges":
                 self.pair.compare_events()
+        if self.setup.looks == "signals":
+            self.pair.compare_signals()
 
     # -- Operations.  Each returns whether it was done.
 
@@ -174,7 +178,7 @@ class Session:
         return True
 
     def _poll(self) -> bool:
-        if self.setup.looks == "never":
+        if self.setup.looks in ("never", "signals"):
             return False
         self.pair.compare_revents()
         return True
@@ -183,6 +187,12 @@ class Session:
         if self.setup.looks != "edges":
             return False
         self.pair.compare_events()
+        return True
+
+    def _rearm(self, slot: int) -> bool:
+        if self.setup.looks != "edges" or not self._ledger.is_open(PARENT, slot):
+            return False
+        self.pair.on_both("rearm", slot)
         return True
 
     def _look(self) -> bool:
@@ -214,7 +224,9 @@ class Session:
         if number not in self._children:
             return False
         if op[0] == "poll":
-            return self.setup.looks != "never" and self._children[number].does(op, 0, 0)
+            return self.setup.looks not in ("never", "signals") and self._children[number].does(
+                op, 0, 0
+            )
         slot = op[1]
         if not self._ledger.is_open(number, slot):
             return False

@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-LOOKS = ("each", "edges", "asked", "never")
+LOOKS = ("each", "edges", "signals", "asked", "never")
 
 
 @dataclass(frozen=True)
@@ -21,8 +21,9 @@ class Setup:
     first_index: int = 0
     """Of shmpipe's ring: the kernel has nothing like it."""
     looks: str = "each"
-    """poll after "each" operation; the same, and edge-triggered events ("edges"); when an operation
-    says so ("asked"); or "never": a pipe that nobody looks at takes other ways."""
+    """poll after "each" operation; the same, and the events of three epolls ("edges"); SIGIO of all
+    ends, and no poll ("signals"); poll when an operation says so ("asked"); or "never": a pipe that
+    nobody looks at takes other ways."""
 
     def __post_init__(self) -> None:
         if self.looks not in LOOKS:

@@ -7,6 +7,7 @@ import itertools
 import os
 import select
 import shutil
+import signal
 import tempfile
 from abc import ABC, abstractmethod
 
@@ -24,6 +25,21 @@ Events = list[tuple[int, int]]
 PREFIX = "differential"
 """Of the names of our pipes."""
 
+TRIGGERS = {
+    "edge": select.EPOLLET,
+    "level": 0,
+    "edge, once": select.EPOLLET | select.EPOLLONESHOT,
+    "level, once": select.EPOLLONESHOT,
+}
+"""The epolls of the mode "edges", each with all ends."""
+
+ONCE = ("edge, once", "level, once")
+
+SIGNALS = frozenset(range(signal.SIGRTMIN + 2, signal.SIGRTMIN + 2 + 2 * SLOTS))
+"""Of both sides, in the mode "signals"."""
+
+F_SETOWN, F_SETSIG = 8, 10  # Python lacks the second
+
 _MODES = {"r": os.O_RDONLY, "w": os.O_WRONLY, "r+": os.O_RDWR}
 
 
@@ -31,6 +47,8 @@ class Side(ABC):
     """One pipe, the descriptions of it that are open, and everybody who looks at them."""
 
     name: str
+    first_signal: int
+    """Of SLOTS queued ones, one for each end."""
 
     def __init__(self, setup: Setup) -> None:
         self.setup = setup
@@ -38,7 +56,7 @@ class Side(ABC):
         self._poll = select.poll()
         self._polled: dict[int, int] = {}
         self._outdated = True
-        self._epoll = select.epoll() if setup.looks == "edges" else None
+        self._epolls = {name: select.epoll() for name in TRIGGERS} if setup.looks == "edges" else {}
         self._epolled: dict[int, int] = {}
 
     # -- What kinds of pipe differ in
@@ -76,9 +94,10 @@ class Side(ABC):
         """Closes one end."""
         end = self.ends[slot]
         assert end is not None, "the session asks only for what is open"
-        if self._epoll:
+        if self._epolls:
             fd = end.fileno()
-            self._epoll.unregister(fd)
+            for epoll in self._epolls.values():
+                epoll.unregister(fd)
             del self._epolled[fd]
         self.ends[slot] = None
         self._outdated = True
@@ -86,10 +105,10 @@ class Side(ABC):
         return 0
 
     def stop_edges(self) -> None:
-        """For forked children, which share the epoll object but must not change it."""
-        if self._epoll:
-            self._epoll.close()
-            self._epoll = None
+        """For forked children, which share the epoll objects but must not change them."""
+        for epoll in self._epolls.values():
+            epoll.close()
+        self._epolls = {}
 
     def shut(self) -> None:
         """Closes and removes everything."""
@@ -102,10 +121,15 @@ class Side(ABC):
     def _put(self, slot: int, end: FuzzEnd) -> None:
         self.ends[slot] = end
         self._outdated = True
-        if self._epoll:
+        if self._epolls:
             fd = end.fileno()
-            self._epoll.register(fd, ALL_EVENTS | select.EPOLLET)
+            for name, epoll in self._epolls.items():
+                epoll.register(fd, ALL_EVENTS | TRIGGERS[name])
             self._epolled[fd] = slot
+        if self.setup.looks == "signals":
+            end.fcntl(F_SETOWN, os.getpid())
+            end.fcntl(F_SETSIG, self.first_signal + slot)
+            end.fcntl(fcntl.F_SETFL, end.fcntl(fcntl.F_GETFL) | os.O_ASYNC)
 
     # -- Looking
 
@@ -119,17 +143,36 @@ class Side(ABC):
             self._outdated = False
         return [(self._polled[fd], revents) for fd, revents in self._poll.poll(0)]
 
-    def events(self) -> Events:
-        """The edge-triggered events since the last call."""
-        assert self._epoll is not None, "the session asks only if there are edges"
-        happened = self._epoll.poll(0, SLOTS)
-        return sorted((self._epolled[fd], events) for fd, events in happened)
+    def events(self) -> dict[str, Events]:
+        """The events since the last call, by trigger."""
+        assert self._epolls, "the session asks only if there are edges"
+        return {
+            name: sorted((self._epolled[fd], events) for fd, events in epoll.poll(0, SLOTS))
+            for name, epoll in self._epolls.items()
+        }
+
+    def rearm(self, slot: int) -> int:
+        """EPOLL_CTL_MOD of those that tell once."""
+        end = self.ends[slot]
+        assert end is not None, "the session asks only for what is open"
+        for name in ONCE:
+            self._epolls[name].modify(end.fileno(), ALL_EVENTS | TRIGGERS[name])
+        return 0
+
+    def signals(self) -> list[tuple[int, int, int]]:
+        """(slot, si_code, si_band) of the signals since the last call, by slot, each in order."""
+        seen = []
+        for slot in range(SLOTS):
+            while info := signal.sigtimedwait({self.first_signal + slot}, 0):
+                seen.append((slot, info.si_code, info.si_band))
+        return seen
 
 
 class KernelSide(Side):
     """os.pipe and os.mkfifo."""
 
     name = "kernel"
+    first_signal = signal.SIGRTMIN + 2
     _directory = ""
 
     def _pair(self) -> tuple[FuzzEnd, FuzzEnd]:
@@ -161,6 +204,7 @@ class ShmSide(Side):
     """shmpipe.pipe and shmpipe.mkfifo."""
 
     name = "shmpipe"
+    first_signal = signal.SIGRTMIN + 2 + SLOTS
     _numbers = itertools.count()
 
     def __init__(self, setup: Setup) -> None:
