@@ -109,7 +109,9 @@ void shmp_companion_prime(struct shmp_live *live, int fd, int mode)
     struct shmp_companion_line *c = &live->seg->header->companion;
     int queued = 1;
     lock_companion(live, c);
-    bool looked = (load_seq_cst(&live->seg->header->wait.poll_usage) & SHMP_WATCH_READERS) != 0;
+    /* Nor with O_ASYNC: to open is no write (IO-5), and each write brings its own. */
+    bool looked = (load_seq_cst(&live->seg->header->wait.poll_usage) &
+                   (SHMP_WATCH_READERS | SHMP_ASYNC_READERS)) != 0;
     shmp_sys.ioctl(fd, FIONREAD, &queued);
     if (can_write(mode) && !looked && queued == 0)
         shmp_sys.write_quiet(fd, zeros, 1);
@@ -220,6 +222,11 @@ static void disarm(struct shmp_header *h, uint32_t armed)
     atomic_fetch_and(&h->wait.poll_usage, ~armed);
 }
 
+bool shmp_companion_is_heavy(struct shmp_header *h)
+{
+    return load_relaxed(&h->companion.queued) > MOST_EDGES / 2;
+}
+
 static void sync_locked(struct shmp_header *h, int fd, int mode,
                         enum shmp_sync op)
 {
@@ -244,7 +251,7 @@ static void sync_locked(struct shmp_header *h, int fd, int mode,
         store_relaxed(&c->queued, 0);
     } else if (reads && !full &&
                ((level != SHMP_LEVEL_NOT_FULL && level != SHMP_LEVEL_GROWN) ||
-                queued > MOST_EDGES / 2)) {
+                shmp_companion_is_heavy(h))) {
         told = leave_one(c, fd) || told;
     }
     if (!told)
@@ -286,9 +293,16 @@ void shmp_companion_sync_locked(struct shmp_live *live, int fd, int mode, enum s
 bool shmp_companion_foretell_write(struct shmp_header *h, int fd)
 {
     struct shmp_companion_line *c = &h->companion;
-    if ((load_seq_cst(&h->wait.poll_usage) & SHMP_WATCH_READERS) == 0 || !shmp_ring_looks_empty(h))
+    uint32_t usage = load_seq_cst(&h->wait.poll_usage);
+    uint32_t queued = load_relaxed(&c->queued);
+    bool level = (usage & SHMP_WATCH_READERS) != 0;
+    if ((!level && (usage & SHMP_ASYNC_READERS) == 0) || !shmp_ring_looks_empty(h))
         return false;
-    store_relaxed(&c->queued, load_relaxed(&c->queued) + 1);
+    if (!level && queued >= load_relaxed(&c->most_edges)) { /* no reader takes bytes out */
+        shmp_sys.write_quiet(fd, NOWHERE, 1);
+        return true;
+    }
+    store_relaxed(&c->queued, queued + 1);
     return shmp_sys.write_quiet(fd, zeros, 1) == 1;
 }
 
@@ -362,12 +376,18 @@ int shmp_companion_look(struct shmp_live *live, int fd, int mode, uint32_t sides
 {
     struct shmp_header *h = live->seg->header;
     struct shmp_companion_line *c = &h->companion;
+    int queued = 0;
     if (lock_with(live, c, SHMP_LOCK_SIGNALS) == SHMP_LOCK_SIGNAL)
         return -EINTR;
     /* First: from now on the waiting byte may be drained.  Dies before the level is set: there is
      * a byte too many, a poller looks in vain, and its read sets it. */
     store_release(&c->in_step, load_relaxed(&c->in_step) | sides);
-    sync_locked(h, fd, mode, SHMP_SYNC_LEVEL);
+    if ((sides & (SHMP_POLL_READERS | SHMP_POLL_WRITERS)) != 0)
+        sync_locked(h, fd, mode, SHMP_SYNC_LEVEL);
+    else if (load_relaxed(&c->level) == SHMP_LEVEL_UNKNOWN &&
+             (load_relaxed(&c->in_step) & SHMP_WATCH_WRITERS) == 0 &&
+             shmp_sys.ioctl(fd, FIONREAD, &queued) == 0 && queued <= (int)MOST_EDGES)
+        restore_size(c, fd); /* known not to be full, so that a later look need not read (IO-6) */
     shmp_unlock(&c->lock);
     return 0;
 }

@@ -57,6 +57,9 @@ static inline bool shmp_companion_has_async_readers(struct shmp_header *header)
     return (load_seq_cst(&header->wait.poll_usage) & SHMP_ASYNC_READERS) != 0;
 }
 
+/* A reader shall take bytes out. */
+bool shmp_companion_is_heavy(struct shmp_header *header);
+
 /* Why it is synced: each read and each write is told to whoever looks, also when it changed
  * nothing; a mere look is not, nor what has been told already. */
 enum shmp_sync { SHMP_SYNC_LEVEL, SHMP_SYNC_READ, SHMP_SYNC_WRITE, SHMP_SYNC_WRITTEN };

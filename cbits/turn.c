@@ -94,6 +94,23 @@ void shmp_side_unlock(struct shmp_end *end, int side)
     shmp_unlock(side == SHMP_SIDE_READERS ? &h->r.lock : &h->w.lock);
 }
 
+/* Somebody looks: has this side anything to tell?  Signals tell of writes and leave no level to
+ * keep.  While nobody wants more, a reader only takes away now and then what the writes leave in
+ * the companion. */
+static bool has_to_tell(struct shmp_header *h, int side)
+{
+    uint32_t usage = load_seq_cst(&h->wait.poll_usage) & SHMP_POLL_ANY;
+    return side == SHMP_SIDE_WRITERS || (usage & ~SHMP_ASYNC_READERS) != 0 ||
+           shmp_companion_is_heavy(h);
+}
+
+/* Who finds nothing and does not wait for data may have been told of a write that is being made. */
+static bool waits_for_teller(struct shmp_end *end, int side)
+{
+    return side == SHMP_SIDE_READERS && (shmp_flags(end) & O_NONBLOCK) != 0 &&
+           shmp_ring_looks_empty(end->pipe->seg.header);
+}
+
 /* ---- Turns ---------------------------------------------------------------------- */
 
 int shmp_turn_begin(struct shmp_end *end, int side, bool may_sleep, struct shmp_turn *turn)
@@ -104,6 +121,8 @@ int shmp_turn_begin(struct shmp_end *end, int side, bool may_sleep, struct shmp_
         int r = shmp_side_lock(end, side, may_sleep);
         if (r < 0 || !shmp_companion_is_watched(pipe->seg.header))
             return r;
+        if (!has_to_tell(pipe->seg.header, side) && !waits_for_teller(end, side))
+            return 0;
         turn->held = shmp_companion_lock(&pipe->live, false);
         if (turn->held)
             return 0;
@@ -128,7 +147,7 @@ void shmp_turn_foretell(struct shmp_end *end, int side, struct shmp_turn *turn)
 {
     struct shmp_header *h = end->pipe->seg.header;
     if (!turn->held) {
-        if (!shmp_companion_is_watched(h))
+        if (!shmp_companion_is_watched(h) || !has_to_tell(h, side))
             return;
         /* In the middle of an operation there is no way back, so this waits inside the ring
          * lock; whoever wants that lock would wait for the companion's, too. */
@@ -156,7 +175,7 @@ void shmp_turn_end(struct shmp_end *end, int side, struct shmp_turn *turn, bool 
         shmp_side_wake_one(h, shmp_other_side(side));
     if (turn->counted)
         shmp_notify_wake(end->pipe, side);
-    if (later && shmp_companion_is_watched(h))
+    if (later && shmp_companion_is_watched(h) && has_to_tell(h, side))
         shmp_companion_sync(live, end->fd, end->mode, op);
 }
 
@@ -182,10 +201,9 @@ int shmp_pass_through(struct shmp_end *end, int side)
 int shmp_look(struct shmp_end *end, bool async)
 {
     struct shmp_header *h = end->pipe->seg.header;
-    uint32_t sides = (shmp_can_read(end) ? SHMP_POLL_READERS : 0) |
-                     (shmp_can_write(end) ? SHMP_POLL_WRITERS : 0) |
-                     (shmp_can_read(end) && async ? SHMP_ASYNC_READERS : 0) |
-                     (shmp_can_write(end) && async ? SHMP_ASYNC_WRITERS : 0);
+    uint32_t readers = async ? SHMP_ASYNC_READERS : SHMP_POLL_READERS;
+    uint32_t writers = SHMP_POLL_WRITERS | (async ? SHMP_ASYNC_WRITERS : 0);
+    uint32_t sides = (shmp_can_read(end) ? readers : 0) | (shmp_can_write(end) ? writers : 0);
     if (shmp_companion_is_in_step(h, sides))
         return 0;
     shmp_companion_announce(h, sides);

@@ -363,12 +363,13 @@ def test_IO_19_who_armed_last_is_told_first(pipes: Pipes) -> None:
 
 def test_R0_each_end_hears_of_the_other_and_not_of_itself(pipes: Pipes) -> None:
     reader, writer = pipes.make(NONBLOCK)
+    numbers = reader.fileno(), writer.fileno()
     arm(reader)
     arm(writer)
     writer.write(b"abc")
-    assert [notice.fd for notice in taken()] == [reader.fileno()]
+    assert [notice.fd for notice in taken()] == [numbers[0]]
     reader.read(1)
-    assert [notice.fd for notice in taken()] == [writer.fileno()]
+    assert [notice.fd for notice in taken()] == [numbers[1]]
     reader.fcntl(F_SETSIG, 0)
     writer.write(b"d")
     assert (caught(), len(caught(signal.SIGIO))) == ([], 1)
