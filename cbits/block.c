@@ -282,8 +282,11 @@ int shmp_wait_side(struct shmp_end *end, int side, bool begun, bool looked)
             return -EINTR;
         if (shmp_on_tick && now - looked_ns >= SHMP_TICK_NS) {
             pace.tick = false;
-            if (tick_raises())
+            if (tick_raises()) {
+                if (woken == SHMP_WOKEN) /* perhaps ahead of a change, which is somebody else's then */
+                    shmp_side_wake_one(h, side);
                 return -EINTR;
+            }
         }
         /* A long wait: time to see to it that others can watch us. */
         shmp_renew();

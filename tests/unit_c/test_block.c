@@ -173,6 +173,61 @@ TEST(a_newcomer_wakes_ahead_no_longer_than_necessary)
     finish();
 }
 
+static int signals_pending;
+
+static int raise_the_second_time(void)
+{
+    return signals_pending++ == 0 ? 0 : -1;
+}
+
+static int was_woken;
+static int may_publish;
+
+static long wake_and_wait(const void *address, int count)
+{
+    long r = kernel.futex_wake(address, count);
+    unit_pass(was_woken);
+    unit_await(may_publish);
+    shmp_sys = kernel;
+    return r;
+}
+
+/* The change that he was woken ahead of is the next sleeper's then. */
+TEST(who_is_woken_ahead_and_raises_passes_the_wake_on)
+{
+    _Atomic int *result = unit_shared(sizeof *result);
+    make(16);
+    was_woken = unit_gate();
+    may_publish = unit_gate();
+    pid_t raising = unit_fork();
+    if (raising == 0) {
+        unsigned char byte;
+        CHECK_EQ(shmp_close(ends[1]), 0);
+        shmp_on_tick = raise_the_second_time;
+        CHECK_ERRNO(shmp_read(ends[0], &byte, 1), EINTR);
+        _exit(0);
+    }
+    unit_await_futex(raising);
+    pid_t next = sleeping_reader(result);
+    uint64_t start = shmp_now_ns(); /* a handler's turn comes not before that */
+    UNTIL(shmp_now_ns() - start > SHMP_TICK_NS);
+    pid_t newcomer = unit_fork();
+    if (newcomer == 0) {
+        shmp_sys.futex_wake = wake_and_wait;
+        CHECK_EQ(shmp_write(ends[1], "x", 1), 1);
+        unit_done();
+    }
+    unit_await(was_woken);
+    unit_join(raising);
+    unit_pass(may_publish);
+    unit_join(next);
+    CHECK_EQ(atomic_load(result), 'x');
+    unit_join(newcomer);
+    close(was_woken);
+    close(may_publish);
+    finish();
+}
+
 /* ---- Stopped between being chosen and going on (WK-10) ------------------------------------------ */
 
 static long wait_and_stop(struct shmp_futex_waitv *words, unsigned count,
