@@ -318,7 +318,7 @@ int shmp_arm(shmp_end *end, short event)
     if (event != POLLIN && event != POLLOUT)
         return answer(-EINVAL);
     shmp_end_hold(end);
-    int r = shmp_end_arm(end, side_of(event));
+    int r = shmp_end_arm(end, side_of(event), true);
     shmp_end_release(end);
     return answer(r);
 }

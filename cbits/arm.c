@@ -31,7 +31,7 @@
 #include "companion.h"
 #include "pipe.h"
 
-int shmp_end_arm(struct shmp_end *end, int side)
+int shmp_end_arm(struct shmp_end *end, int side, bool may_sleep)
 {
     struct shmp_pipe *pipe = end->pipe;
     bool reads = side == SHMP_SIDE_READERS;
@@ -39,6 +39,8 @@ int shmp_end_arm(struct shmp_end *end, int side)
     if (!(reads ? shmp_can_read(end) : shmp_can_write(end)))
         return -EBADF;
     shmp_companion_announce(pipe->seg.header, armed);
-    int r = shmp_pass_through(end, reads ? SHMP_SIDE_WRITERS : SHMP_SIDE_READERS);
-    return r < 0 ? r : shmp_companion_arm(&pipe->live, end->fd, end->mode, armed);
+    int r = shmp_pass_through(end, reads ? SHMP_SIDE_WRITERS : SHMP_SIDE_READERS, may_sleep);
+    if (r == 0)
+        r = shmp_companion_arm(&pipe->live, end->fd, end->mode, armed, may_sleep);
+    return r == -EAGAIN ? SHMP_WOULD_SLEEP : r;
 }

@@ -197,8 +197,18 @@ static int wait_for_any_handler(struct shmp_end *end, int side, bool tick)
     sigset_t before;
     sigfillset(&all);
     shmp_sys.set_sigmask(&all, &before);
-    long r = shmp_end_arm(end, side);
-    if (r == 0) {
+    uint64_t start = shmp_now_ns();
+    long r;
+    /* A lock that arming needs is free in a moment, or a stopped process's: to wait for it, too, a
+     * handler must end. */
+    while ((r = shmp_end_arm(end, side, false)) == SHMP_WOULD_SLEEP && !ready(h, side)) {
+        bool stopped = shmp_now_ns() - start >= SHMP_OVERDUE_NS;
+        struct timespec slice = shmp_timespec(stopped ? SHMP_LAST_SLICE_NS : 0);
+        r = shmp_sys.ppoll(NULL, 0, &slice, &before);
+        if (r < 0 || (tick && stopped))
+            break;
+    }
+    if (r == 0 && !ready(h, side)) {
         struct pollfd p = {.fd = end->fd,
                            .events = side == SHMP_SIDE_READERS ? POLLIN : POLLOUT};
         fetch_add_relaxed(side == SHMP_SIDE_READERS ? &h->r.sleeps : &h->w.sleeps, 1);

@@ -54,10 +54,9 @@ void shmp_companion_lock_now(struct shmp_live *live)
     lock_companion(live, &live->seg->header->companion);
 }
 
-bool shmp_companion_lock(struct shmp_live *live, bool wait)
+bool shmp_companion_lock(struct shmp_live *live, enum shmp_patience patience)
 {
-    enum shmp_locked locked = lock_with(live, &live->seg->header->companion,
-                                        wait ? SHMP_LOCK_SIGNALS : SHMP_LOCK_TRY);
+    enum shmp_locked locked = lock_with(live, &live->seg->header->companion, patience);
     return locked == SHMP_LOCKED || locked == SHMP_LOCKED_FROM_DEAD;
 }
 
@@ -392,12 +391,12 @@ int shmp_companion_look(struct shmp_live *live, int fd, int mode, uint32_t sides
     return 0;
 }
 
-int shmp_companion_arm(struct shmp_live *live, int fd, int mode, uint32_t armed)
+int shmp_companion_arm(struct shmp_live *live, int fd, int mode, uint32_t armed, bool may_sleep)
 {
     struct shmp_header *h = live->seg->header;
     struct shmp_companion_line *c = &h->companion;
-    if (lock_with(live, c, SHMP_LOCK_SIGNALS) == SHMP_LOCK_SIGNAL)
-        return -EINTR;
+    if (!shmp_companion_lock(live, may_sleep ? SHMP_LOCK_SIGNALS : SHMP_LOCK_DEAD))
+        return may_sleep ? -EINTR : -EAGAIN;
     bool quiet = (load_seq_cst(&h->wait.poll_usage) & armed) != 0 &&
                  ((armed & SHMP_ARMED_READERS) != 0 ? shmp_ring_looks_empty(h)
                                                     : shmp_ring_looks_full(h, shmp_max_usage(h)));

@@ -26,6 +26,7 @@
 
 #include "atomic.h"
 #include "live.h"
+#include "lock.h"
 
 int shmp_companion_create(int fds[2]);
 
@@ -72,8 +73,8 @@ enum shmp_sync { SHMP_SYNC_LEVEL, SHMP_SYNC_READ, SHMP_SYNC_WRITE, SHMP_SYNC_WRI
  * make, foretells, makes the change, and gives the lock back: so a poller that acts on what it
  * was told finds the ring so.  It copies outside; and it syncs when it is over.
  *
- * lock: false if it is busy (wait == false) or a signal handler ran.  lock_now: whatever comes. */
-bool shmp_companion_lock(struct shmp_live *live, bool wait);
+ * lock: false if it is busy, or a signal handler ran.  lock_now: whatever comes. */
+bool shmp_companion_lock(struct shmp_live *live, enum shmp_patience patience);
 void shmp_companion_lock_now(struct shmp_live *live);
 void shmp_companion_unlock(struct shmp_live *live);
 /* true: this was the kernel's read or write of the operation (then sync with
@@ -103,7 +104,7 @@ int shmp_companion_look(struct shmp_live *live, int fd, int mode, uint32_t sides
 
 /* The last of three steps of shmp_end_arm (arm.c), after announcing SHMP_ARMED_*.  0: nothing has been
  * told since, there is nothing to read (no room to write), and the companion says so.  1: not so.
- * -EINTR. */
-int shmp_companion_arm(struct shmp_live *live, int fd, int mode, uint32_t armed);
+ * -EINTR; -EAGAIN, if !may_sleep: the lock is taken. */
+int shmp_companion_arm(struct shmp_live *live, int fd, int mode, uint32_t armed, bool may_sleep);
 
 #endif

@@ -189,15 +189,16 @@ uint32_t shmp_notify_sleep(struct shmp_notify_line *line)
     return next;
 }
 
-void shmp_notify_rescue(struct shmp_end *end, int side, bool thorough)
+bool shmp_notify_rescue(struct shmp_end *end, int side, bool thorough)
 {
     struct shmp_pipe *pipe = end->pipe;
     struct shmp_header *h = pipe->seg.header;
-    uint32_t value = load_seq_cst(side == SHMP_SIDE_READERS ? &h->w.lock : &h->r.lock);
+    _Atomic uint32_t *word = side == SHMP_SIDE_READERS ? &h->w.lock : &h->r.lock;
+    uint32_t value = load_seq_cst(word);
     uint32_t owner = value & SHMP_LOCK_OWNER_MASK;
     uint32_t gen = (value >> SHMP_LOCK_GEN_SHIFT) & SHMP_LOCK_GEN_MASK;
     if (owner == 0)
-        return;
+        return true;
     bool suspect = thorough || owner > SHMP_HOLDERS; /* damage, or a repair that failed */
     if (!suspect) {
         const struct shmp_holder *holder = &pipe->seg.holders[owner - 1];
@@ -205,5 +206,6 @@ void shmp_notify_rescue(struct shmp_end *end, int side, bool thorough)
         suspect = load_acquire(&holder->live) == 0 || ((now ^ gen) & SHMP_LOCK_GEN_MASK) != 0;
     }
     if (suspect)
-        shmp_side_rescue(end, shmp_other_side(side));
+        shmp_pass_through(end, shmp_other_side(side), false);
+    return (load_seq_cst(word) & SHMP_LOCK_OWNER_MASK) <= SHMP_HOLDERS; /* not abandoned */
 }

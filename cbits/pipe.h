@@ -145,8 +145,6 @@ void shmp_seen_forget(struct shmp_pipe *pipe);
  * -errno, not locked. */
 int shmp_side_lock(struct shmp_end *end, int side, bool may_sleep);
 void shmp_side_unlock(struct shmp_end *end, int side);
-/* Takes it from the dead, repairs and gives it back.  Waits for nobody who lives. */
-void shmp_side_rescue(struct shmp_end *end, int side);
 static inline struct shmp_ring *shmp_side_ring(struct shmp_pipe *pipe, int side)
 {
     return side == SHMP_SIDE_READERS ? &pipe->seg.read_side : &pipe->seg.write_side;
@@ -172,8 +170,8 @@ void shmp_turn_end(struct shmp_end *end, int side, struct shmp_turn *turn, bool 
 void shmp_tell_cut_write(struct shmp_end *end);
 
 /* Until every turn of that side that has begun is over, or its owner dead and the ring repaired.  0,
- * -EINTR or -errno. */
-int shmp_pass_through(struct shmp_end *end, int side);
+ * -EINTR or -errno; SHMP_WOULD_SLEEP, if !may_sleep: somebody who lives is in one. */
+int shmp_pass_through(struct shmp_end *end, int side, bool may_sleep);
 
 /* Somebody looks at this end from now on; or, O_ASYNC, wants to be told of each operation.
  * 0, -EINTR or -errno. */
@@ -225,8 +223,8 @@ extern int (*shmp_on_tick)(void);
 /* ---- arm.c: readiness for who tries first and then sleeps --------------------------- */
 
 /* 0: poll() of the descriptor sleeps until the side can go on, or would see the end.  1: it can
- * go on now, perhaps.  -EINTR, -EBADF. */
-int shmp_end_arm(struct shmp_end *end, int side);
+ * go on now, perhaps.  -EINTR, -EBADF; SHMP_WOULD_SLEEP, if !may_sleep: a lock is taken. */
+int shmp_end_arm(struct shmp_end *end, int side, bool may_sleep);
 
 /* ---- capacity.c: size and contents -------------------------------------------------- */
 

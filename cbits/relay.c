@@ -192,7 +192,8 @@ static void gather(struct relay *relay)
     for (struct source *s = relay->sources; s; s = s->next)
         watch_holders(relay, s->pipe);
     for (struct source *s = relay->sources; s; s = s->next) {
-        shmp_notify_rescue(s->taps->notifier->end, s->side, relay->death);
+        if (!shmp_notify_rescue(s->taps->notifier->end, s->side, relay->death))
+            relay->complete = false;
         look(relay, s);
     }
 }

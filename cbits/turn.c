@@ -32,6 +32,18 @@ static void leave(struct shmp_pipe *pipe, int side)
     store_release(&pipe->inside[side], false);
 }
 
+/* In the ring lock, so no longer than its caller would wait for that one: the companion's may be a
+ * stopped process's.  0; SHMP_WOULD_SLEEP or -EINTR: not repaired. */
+static int tell_for_the_dead(struct shmp_end *end, enum shmp_patience patience)
+{
+    struct shmp_live *live = &end->pipe->live;
+    if (!shmp_companion_lock(live, patience))
+        return patience == SHMP_LOCK_SIGNALS ? -EINTR : SHMP_WOULD_SLEEP;
+    shmp_companion_sync_locked(live, end->fd, end->mode, SHMP_SYNC_WRITE);
+    shmp_companion_unlock(live);
+    return 0;
+}
+
 static int lock_side(struct shmp_end *end, int side, enum shmp_patience patience)
 {
     struct shmp_pipe *pipe = end->pipe;
@@ -65,7 +77,7 @@ static int lock_side(struct shmp_end *end, int side, enum shmp_patience patience
          * companion.  Dies here: the lock is a dead one's again, and the next repairs. */
         shmp_broadcast(h);
         if (shmp_companion_is_watched(h))
-            shmp_companion_sync(&pipe->live, end->fd, end->mode, SHMP_SYNC_WRITE);
+            r = tell_for_the_dead(end, patience);
     }
     if (r < 0)
         leave(pipe, side);
@@ -79,12 +91,6 @@ static int lock_side(struct shmp_end *end, int side, enum shmp_patience patience
 int shmp_side_lock(struct shmp_end *end, int side, bool may_sleep)
 {
     return lock_side(end, side, may_sleep ? SHMP_LOCK_SIGNALS : SHMP_LOCK_TRY);
-}
-
-void shmp_side_rescue(struct shmp_end *end, int side)
-{
-    if (lock_side(end, side, SHMP_LOCK_DEAD) == 0)
-        shmp_side_unlock(end, side);
 }
 
 void shmp_side_unlock(struct shmp_end *end, int side)
@@ -123,14 +129,14 @@ int shmp_turn_begin(struct shmp_end *end, int side, bool may_sleep, struct shmp_
             return r;
         if (!has_to_tell(pipe->seg.header, side) && !waits_for_teller(end, side))
             return 0;
-        turn->held = shmp_companion_lock(&pipe->live, false);
+        turn->held = shmp_companion_lock(&pipe->live, SHMP_LOCK_TRY);
         if (turn->held)
             return 0;
         /* Its owner may be stopped: who only wants to begin lets others into the ring. */
         shmp_side_unlock(end, side);
         if (!may_sleep)
             return SHMP_WOULD_SLEEP;
-        if (!shmp_companion_lock(&pipe->live, true))
+        if (!shmp_companion_lock(&pipe->live, SHMP_LOCK_SIGNALS))
             return -EINTR;
         shmp_companion_unlock(&pipe->live);
     }
@@ -190,9 +196,9 @@ void shmp_tell_cut_write(struct shmp_end *end)
 
 /* ---- The first look --------------------------------------------------------------- */
 
-int shmp_pass_through(struct shmp_end *end, int side)
+int shmp_pass_through(struct shmp_end *end, int side, bool may_sleep)
 {
-    int r = shmp_side_lock(end, side, true);
+    int r = lock_side(end, side, may_sleep ? SHMP_LOCK_SIGNALS : SHMP_LOCK_DEAD);
     if (r == 0)
         shmp_side_unlock(end, side);
     return r;
@@ -211,9 +217,9 @@ int shmp_look(struct shmp_end *end, bool async)
      * such turns are over, or their owners dead and the ring repaired; and whatever they left,
      * the level is computed after it.  Dies here: the sides are not in step, and the next to
      * look does all of it again. */
-    int r = shmp_pass_through(end, SHMP_SIDE_WRITERS);
+    int r = shmp_pass_through(end, SHMP_SIDE_WRITERS, true);
     if (r == 0)
-        r = shmp_pass_through(end, SHMP_SIDE_READERS);
+        r = shmp_pass_through(end, SHMP_SIDE_READERS, true);
     if (r == 0)
         r = shmp_companion_look(&end->pipe->live, end->fd, end->mode, sides);
     return r;

@@ -230,7 +230,7 @@ MUTANTS = [
     Mutant(
         "a first look does not wait for writes that began before it",
         "turn.c",
-        "    int r = shmp_pass_through(end, SHMP_SIDE_WRITERS);\n    if (r == 0)\n",
+        "    int r = shmp_pass_through(end, SHMP_SIDE_WRITERS, true);\n    if (r == 0)\n",
         "    int r = 0;\n    if (r == 0)\n",
         "test_turn",
         labels="L2",
@@ -238,7 +238,7 @@ MUTANTS = [
     Mutant(
         "a first look does not wait for reads that began before it",
         "turn.c",
-        "    if (r == 0)\n        r = shmp_pass_through(end, SHMP_SIDE_READERS);\n",
+        "    if (r == 0)\n        r = shmp_pass_through(end, SHMP_SIDE_READERS, true);\n",
         "",
         "test_turn",
         labels="L2",
@@ -343,7 +343,7 @@ MUTANTS = [
     Mutant(
         "the relay does not take over from the dead",
         "relay.c",
-        "shmp_notify_rescue(s->taps->notifier->end, s->side, relay->death);",
+        "if (!shmp_notify_rescue(s->taps->notifier->end, s->side, relay->death))",
         "",
         "at_any_instruction",
     ),
@@ -389,9 +389,30 @@ MUTANTS = [
     Mutant(
         "arming does not wait for a turn that cannot have seen it",
         "arm.c",
-        "shmp_pass_through(end, reads ? SHMP_SIDE_WRITERS : SHMP_SIDE_READERS)",
+        "shmp_pass_through(end, reads ? SHMP_SIDE_WRITERS : SHMP_SIDE_READERS, may_sleep)",
         "0",
         "test_arm",
+    ),
+    Mutant(
+        "a write that has begun waits for a lock with its signals blocked",
+        "block.c",
+        "shmp_end_arm(end, side, false)",
+        "shmp_end_arm(end, side, true)",
+        "beside_a_stopped",
+    ),
+    Mutant(
+        "a relay waits for a stopped owner of the companion's lock",
+        "turn.c",
+        "if (!shmp_companion_lock(live, patience))",
+        "if (!shmp_companion_lock(live, SHMP_LOCK_WAIT))",
+        "hold_up",
+    ),
+    Mutant(
+        "whose handler raises keeps the wake",
+        "block.c",
+        "                if (woken == SHMP_WOKEN) /* perhaps",
+        "                if (false) /* perhaps",
+        "passes_the_wake",
     ),
     Mutant(
         "who is armed is told for ever",

@@ -1,7 +1,10 @@
 /* test_block.c - sleepers and those who wake them, stopped or killed at chosen instants. */
 #include <fcntl.h>
 #include <signal.h>
+#include <sys/time.h>
 
+#include "companion.h"
+#include "lock.h"
 #include "pipe.h"
 #include "sys.h"
 #include "unit.h"
@@ -347,6 +350,61 @@ TEST(spinning_in_vain_gets_shorter)
     }
     CHECK(fastest[1] * 4 < fastest[0]);
     finish();
+}
+
+/* ---- A write that has begun, with a handler that restarts (WR-12) ------------------------------- */
+
+static void note(int number)
+{
+    (void)number;
+}
+
+static void stop_inside(int lock)
+{
+    if (lock == 2)
+        CHECK(shmp_companion_lock(&ends[0]->pipe->live, SHMP_LOCK_SIGNALS));
+    else
+        CHECK_EQ(shmp_side_lock(ends[0], SHMP_SIDE_READERS, true), 0);
+    raise(SIGSTOP);
+    if (lock == 2)
+        shmp_companion_unlock(&ends[0]->pipe->live);
+    else
+        shmp_side_unlock(ends[0], SHMP_SIDE_READERS);
+}
+
+/* Before it sleeps it arms the companion, which takes locks: their owner may be stopped. */
+static void a_handler_ends_it_beside_a_stopped_owner(int lock)
+{
+    make(1);
+    pid_t owner = unit_fork();
+    if (owner == 0) {
+        stop_inside(lock);
+        unit_done();
+    }
+    unit_await_state(owner, 'T');
+    pid_t writer = unit_fork();
+    if (writer == 0) {
+        struct sigaction action = {.sa_handler = note, .sa_flags = SA_RESTART};
+        struct itimerval often = {{0, 2000}, {0, 2000}};
+        CHECK_EQ(sigaction(SIGALRM, &action, NULL), 0);
+        CHECK_EQ(setitimer(ITIMER_REAL, &often, NULL), 0);
+        CHECK_EQ(shmp_write(ends[1], bytes, 2 * SHMP_SLOT_SIZE), SHMP_SLOT_SIZE);
+        unit_done();
+    }
+    unit_join(writer);
+    kill(owner, SIGCONT);
+    unit_join(owner);
+    finish();
+}
+
+TEST(a_handler_ends_a_write_that_has_begun_beside_a_stopped_reader)
+{
+    a_handler_ends_it_beside_a_stopped_owner(SHMP_SIDE_READERS);
+}
+
+TEST(a_handler_ends_a_write_that_has_begun_beside_a_stopped_poller)
+{
+    a_handler_ends_it_beside_a_stopped_owner(2);
 }
 
 /* ---- Order --------------------------------------------------------------------------------------- */

@@ -12,6 +12,7 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
+#include "companion.h"
 #include "lock.h"
 #include "notify.h"
 #include "sys.h"
@@ -631,6 +632,46 @@ TEST(a_reader_that_dies_at_any_instruction)
 {
     die_everywhere(&(struct operation){
         .prepare = write_three, .operate = read_one, .listener = 1, .done = room});
+}
+
+/* ---- A dead owner of the ring's lock beside a stopped one of the companion's --------------------- */
+
+/* To repair takes both.  The relay waits for nobody who lives, and tries again. */
+TEST(a_stopped_poller_does_not_hold_up_a_listener)
+{
+    make(O_NONBLOCK, 16);
+    CHECK(shmp_fileno(ends[0]) >= 0);
+    int fd = open_notifier(0);
+    int wrote = unit_gate();
+    int die_now = unit_gate();
+    pid_t victim = unit_fork();
+    if (victim == 0) {
+        CHECK_EQ(shmp_write(ends[1], bytes, 1), 1); /* from now on the relay watches it */
+        unit_pass(wrote);
+        unit_await(die_now);
+        CHECK_EQ(shmp_side_lock(ends[1], SHMP_SIDE_WRITERS, true), 0);
+        raise(SIGKILL);
+    }
+    unit_await(wrote);
+    pid_t poller = unit_fork();
+    if (poller == 0) {
+        shmp_companion_lock_now(&ends[0]->pipe->live);
+        raise(SIGSTOP);
+        shmp_companion_unlock(&ends[0]->pipe->live);
+        unit_done();
+    }
+    unit_await_state(poller, 'T');
+    unit_pass(die_now);
+    CHECK_EQ(unit_wait(victim), SIGKILL);
+    UNTIL(load_relaxed(&header()->stats.recoveries) != 0);
+    CHECK_EQ(taken(fd), 1);
+    kill(poller, SIGCONT);
+    unit_join(poller);
+    UNTIL(load_relaxed(&header()->w.lock) == 0);
+    close(wrote);
+    close(die_now);
+    CHECK_EQ(shmp_notifier_close(fd), 0);
+    close_ends();
 }
 
 /* ---- The relay -------------------------------------------------------------------------------------- */
