@@ -166,7 +166,8 @@ void shmp_turn_foretell(struct shmp_end *end, int side, struct shmp_turn *turn);
 void shmp_turn_end(struct shmp_end *end, int side, struct shmp_turn *turn, bool wake, bool tell);
 
 /* A write that a signal has ended outside a turn: whoever looks is told of it as of every other
- * (PL-6, IO-2).  One more signal that comes while the companion is busy takes that away. */
+ * (PL-6, IO-2).  But nobody keeps a call for long that a signal has ended: if the companion's lock is not
+ * free within SHMP_OVERDUE_NS its owner is stopped, and they are not told. */
 void shmp_tell_cut_write(struct shmp_end *end);
 
 /* Until every turn of that side that has begun is over, or its owner dead and the ring repaired.  0,

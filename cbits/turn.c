@@ -188,10 +188,16 @@ void shmp_turn_end(struct shmp_end *end, int side, struct shmp_turn *turn, bool 
 void shmp_tell_cut_write(struct shmp_end *end)
 {
     struct shmp_live *live = &end->pipe->live;
-    if (shmp_companion_is_watched(live->seg->header) && shmp_companion_lock(live, true)) {
-        shmp_companion_sync_locked(live, end->fd, end->mode, SHMP_SYNC_WRITE);
-        shmp_companion_unlock(live);
+    if (!shmp_companion_is_watched(live->seg->header))
+        return;
+    for (uint64_t start = shmp_now_ns(); !shmp_companion_lock(live, SHMP_LOCK_DEAD);) {
+        struct timespec slice = shmp_timespec(SHMP_FIRST_SLICE_NS);
+        if (shmp_now_ns() - start >= SHMP_OVERDUE_NS)
+            return;
+        shmp_sys.ppoll(NULL, 0, &slice, NULL);
     }
+    shmp_companion_sync_locked(live, end->fd, end->mode, SHMP_SYNC_WRITE);
+    shmp_companion_unlock(live);
 }
 
 /* ---- The first look --------------------------------------------------------------- */
