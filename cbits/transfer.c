@@ -26,6 +26,12 @@ static int damaged(int r)
     return r;
 }
 
+static inline void foretell(struct shmp_end *end, int side, struct shmp_turn *turn)
+{
+    if (turn->held || shmp_companion_is_watched(end->pipe->seg.header))
+        shmp_turn_foretell(end, side, turn);
+}
+
 /* ---- write --------------------------------------------------------------------- */
 
 /* W2 of wait.h, after P1: does this publish owe a reader a wake? (WK-2) */
@@ -72,7 +78,7 @@ static int put_all(struct shmp_end *end, struct shmp_transfer *op, struct shmp_t
         r = shmp_ring_fill(ring, &op->cursor, op->left, packet, &put);
         if (r < 0 || put.bytes == 0)
             break;
-        shmp_turn_foretell(end, SHMP_SIDE_WRITERS, turn);
+        foretell(end, SHMP_SIDE_WRITERS, turn);
         bool ahead = shmp_wake_ahead(end->pipe, SHMP_SIDE_READERS);
         shmp_ring_commit(ring, &put);
         op->left -= put.bytes;
@@ -242,7 +248,7 @@ static int take_all(struct shmp_end *end, struct shmp_transfer *op, struct shmp_
         if (r < 0 || taken.bytes == 0)
             break;
         if (taken.tail != taken.old_tail)
-            shmp_turn_foretell(end, SHMP_SIDE_READERS, turn);
+            foretell(end, SHMP_SIDE_READERS, turn);
         bool ahead = taken.tail != taken.old_tail && shmp_wake_ahead(end->pipe, SHMP_SIDE_WRITERS);
         shmp_ring_consume(ring, &taken);
         op->left -= taken.bytes;
