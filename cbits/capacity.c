@@ -217,6 +217,7 @@ int shmp_incarnate(struct shmp_end *end)
             store_relaxed(&h->wait.poll_usage, 0);
             store_relaxed(&h->companion.in_step, 0);
             store_relaxed(&h->companion.level, SHMP_LEVEL_UNKNOWN);
+            store_relaxed(&h->companion.queued, 0);
             publish_geometry(h, &shape);
             /* Last: a process that dies before this leaves the kernel's pipe fresh, or gone,
              * and the next opener does all of it again. */

@@ -103,6 +103,18 @@ void shmp_companion_measure(struct shmp_header *header, int fd)
     store_relaxed(&header->companion.most_edges, size >= COMPANION_BYTES ? MOST_EDGES : 1);
 }
 
+/* One more byte; counted first, as the count is an upper bound also if this process dies here.
+ * Whether the kernel took it. */
+static bool add_byte(struct shmp_companion_line *c, int fd)
+{
+    uint32_t queued = load_relaxed(&c->queued);
+    store_relaxed(&c->queued, queued + 1);
+    if (shmp_sys.write_quiet(fd, zeros, 1) == 1)
+        return true;
+    store_relaxed(&c->queued, queued);
+    return false;
+}
+
 void shmp_companion_prime(struct shmp_live *live, int fd, int mode)
 {
     struct shmp_companion_line *c = &live->seg->header->companion;
@@ -113,7 +125,7 @@ void shmp_companion_prime(struct shmp_live *live, int fd, int mode)
                    (SHMP_WATCH_READERS | SHMP_ASYNC_READERS)) != 0;
     shmp_sys.ioctl(fd, FIONREAD, &queued);
     if (can_write(mode) && !looked && queued == 0)
-        shmp_sys.write_quiet(fd, zeros, 1);
+        add_byte(c, fd);
     shmp_unlock(&c->lock);
 }
 
@@ -147,18 +159,33 @@ static void take_free_slots(struct shmp_companion_line *c, int fd)
 static void fill(struct shmp_companion_line *c, int fd)
 {
     store_relaxed(&c->level, SHMP_LEVEL_FULL);
+    store_relaxed(&c->queued, MOST_EDGES);
     if (shmp_sys.write_quiet(fd, zeros, COMPANION_MOST) == -EPIPE)
         take_free_slots(c, fd);
-    else
-        store_relaxed(&c->queued, MOST_EDGES);
+}
+
+/* After a death in the lock its size tells what the dead one had come to: slots are taken away until
+ * none is free, and come back before a byte is read; and nobody fills one that has grown.  Only of the
+ * usual size it may be full or not, or where it never had that (shmp_companion_measure). */
+static uint32_t level_of(struct shmp_companion_line *c, int fd)
+{
+    uint32_t level = load_relaxed(&c->level);
+    if (level == SHMP_LEVEL_UNKNOWN) {
+        long size = shmp_sys.fcntl(fd, F_GETPIPE_SZ, 0);
+        if (size > 0 && size < COMPANION_BYTES && load_relaxed(&c->most_edges) == MOST_EDGES)
+            level = SHMP_LEVEL_SHRUNK;
+        else if (size > COMPANION_BYTES)
+            level = SHMP_LEVEL_GROWN;
+        store_relaxed(&c->level, level);
+    }
+    return level;
 }
 
 /* A reader is about to empty it, or to leave one byte: all its slots back. */
 static void restore_size(struct shmp_companion_line *c, int fd)
 {
-    uint32_t level = load_relaxed(&c->level);
-    if (level == SHMP_LEVEL_SHRUNK ||
-        (level == SHMP_LEVEL_UNKNOWN && shmp_sys.fcntl(fd, F_GETPIPE_SZ, 0) != COMPANION_BYTES))
+    uint32_t level = level_of(c, fd);
+    if (level == SHMP_LEVEL_SHRUNK)
         shmp_sys.fcntl(fd, F_SETPIPE_SZ, COMPANION_BYTES);
     /* GROWN stays: to take slots away is an event for writers, and nothing has happened. */
     if (level != SHMP_LEVEL_GROWN)
@@ -233,8 +260,7 @@ static void sync_locked(struct shmp_header *h, int fd, int mode,
     uint32_t usage = load_seq_cst(&h->wait.poll_usage);
     uint32_t tail = SHMP_TAIL_INDEX(load_seq_cst(&h->tail));
     uint32_t head = load_seq_cst(&h->head);
-    uint32_t level = load_relaxed(&c->level);
-    uint32_t queued = load_relaxed(&c->queued);
+    uint32_t level = level_of(c, fd);
     /* Until every turn that cannot have seen the flag is over (shmp_look, shmp_end_arm), the
      * waiting byte stays: such a turn may publish and die, and no reader could put it back. */
     uint32_t steps = load_relaxed(&c->in_step);
@@ -260,15 +286,14 @@ static void sync_locked(struct shmp_header *h, int fd, int mode,
     if (!can_write(mode))
         return;
     level = load_relaxed(&c->level);
-    queued = load_relaxed(&c->queued);
     bool fills = full && !is_full(level) && op == SHMP_SYNC_WRITE && level != SHMP_LEVEL_GROWN;
     if (fills)
         fill(c, fd); /* which is this write's edge, too */
     else if (full && !is_full(level))
         take_free_slots(c, fd);
     if (op == SHMP_SYNC_WRITE && !fills) {
-        if (!empty && (full || queued < load_relaxed(&c->most_edges)))
-            store_relaxed(&c->queued, queued + (shmp_sys.write_quiet(fd, zeros, 1) == 1));
+        if (!empty && (full || load_relaxed(&c->queued) < load_relaxed(&c->most_edges)))
+            add_byte(c, fd);
         else
             shmp_sys.write_quiet(fd, NOWHERE, 1);
     }
@@ -301,8 +326,7 @@ bool shmp_companion_foretell_write(struct shmp_header *h, int fd)
         shmp_sys.write_quiet(fd, NOWHERE, 1);
         return true;
     }
-    store_relaxed(&c->queued, queued + 1);
-    return shmp_sys.write_quiet(fd, zeros, 1) == 1;
+    return add_byte(c, fd);
 }
 
 bool shmp_companion_foretell_read(struct shmp_header *h, int fd)

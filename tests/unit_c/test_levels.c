@@ -1,0 +1,196 @@
+/* test_levels.c - a long history of operations, many of which are killed at one of their system
+ * calls, beside pollers: nobody is ever told too little, and whoever is told too much is put right by
+ * the operation that he was told of.
+ *
+ * One death leaves a state that others start from, and the next death another one: a test of single
+ * deaths from fresh states does not come there.
+ */
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+
+#include "companion.h"
+#include "pipe.h"
+#include "sys.h"
+#include "unit.h"
+
+static shmp_end *ends[2];
+static unsigned char bytes[40 * SHMP_SLOT_SIZE];
+
+/* ---- A process that is killed at a system call on the companion ---------------------------------- */
+
+static unsigned calls_left; /* 0: it lives */
+static bool after_it;
+static struct shmp_sys_table real;
+
+static void count_down(bool after)
+{
+    if (calls_left != 0 && after == after_it && --calls_left == 0)
+        raise(SIGKILL);
+}
+
+static long deadly_read(int fd, void *to, size_t n)
+{
+    count_down(false);
+    long r = real.read(fd, to, n);
+    count_down(true);
+    return r;
+}
+
+static long deadly_write(int fd, const void *from, size_t n)
+{
+    count_down(false);
+    long r = real.write_quiet(fd, from, n);
+    count_down(true);
+    return r;
+}
+
+static long deadly_fcntl(int fd, int command, long argument)
+{
+    count_down(false);
+    long r = real.fcntl(fd, command, argument);
+    count_down(true);
+    return r;
+}
+
+static long deadly_wake(const void *address, int count)
+{
+    count_down(false);
+    long r = real.futex_wake(address, count);
+    count_down(true);
+    return r;
+}
+
+static void die_at(unsigned call, bool after)
+{
+    real = shmp_sys;
+    calls_left = call;
+    after_it = after;
+    shmp_sys.read = deadly_read;
+    shmp_sys.write_quiet = deadly_write;
+    shmp_sys.fcntl = deadly_fcntl;
+    shmp_sys.futex_wake = deadly_wake;
+}
+
+/* ---- Operations ------------------------------------------------------------------------------------ */
+
+enum kind { WRITE, WRITE_ALL, READ, READ_ALL, RESIZE, KINDS };
+static const char *const names[] = {"write", "write all", "read", "read all", "resize"};
+
+struct operation {
+    enum kind kind;
+    size_t n; /* bytes, or slots */
+    unsigned dies_at;
+    bool after;
+};
+
+static struct operation some_operation(void)
+{
+    static const size_t few[] = {1, 4095, 4096, 4097, 8192};
+    struct operation op = {.kind = unit_below(KINDS), .n = few[unit_below(5)]};
+    if (op.kind == WRITE_ALL || op.kind == READ_ALL)
+        op.n = sizeof bytes;
+    if (op.kind == RESIZE)
+        op.n = (size_t)1 << unit_below(5);
+    op.dies_at = unit_below(2) ? 1 + unit_below(4) : 0;
+    op.after = unit_below(2);
+    return op;
+}
+
+static ssize_t operate(const struct operation *op)
+{
+    if (op->kind == RESIZE)
+        return shmp_fcntl(ends[unit_below(2)], F_SETPIPE_SZ, (long)op->n * SHMP_SLOT_SIZE);
+    if (op->kind == WRITE || op->kind == WRITE_ALL)
+        return shmp_write(ends[1], bytes, op->n);
+    return shmp_read(ends[0], bytes, op->n);
+}
+
+/* ---- What pollers are told --------------------------------------------------------------------------- */
+
+static bool told(int i)
+{
+    struct pollfd p = {.fd = ends[i]->fd, .events = i == 0 ? POLLIN : POLLOUT};
+    CHECK(poll(&p, 1, 0) >= 0);
+    return p.revents != 0;
+}
+
+static void fail_after(const struct operation *op, const char *what)
+{
+    struct shmp_header *h = ends[0]->pipe->seg.header;
+    unit_fail(__FILE__, __LINE__, "after %s of %zu, killed at call %u (%s): %s; head %u tail %llu max %u level %u queued %u size %d",
+              names[op->kind], op->n, op->dies_at, op->after ? "after" : "before", what,
+              load_relaxed(&h->head), (unsigned long long)load_relaxed(&h->tail), shmp_max_usage(h),
+              load_relaxed(&h->companion.level), load_relaxed(&h->companion.queued),
+              fcntl(ends[1]->fd, F_GETPIPE_SZ));
+}
+
+static void check_told(const struct operation *op, int watched)
+{
+    struct shmp_header *h = ends[0]->pipe->seg.header;
+    if ((watched & 1) != 0 && !shmp_ring_looks_empty(h) && !told(0))
+        fail_after(op, "data, and POLLIN is not set");
+    if ((watched & 2) != 0 && !shmp_ring_looks_full(h, shmp_max_usage(h)) && !told(1))
+        fail_after(op, "room, and POLLOUT is not set");
+}
+
+/* Who believes what he is told. */
+static void follow(const struct operation *op, int watched)
+{
+    struct shmp_header *h = ends[0]->pipe->seg.header;
+    if ((watched & 1) != 0 && told(0)) {
+        if (shmp_read(ends[0], bytes, 1) < 0 && told(0))
+            fail_after(op, "POLLIN is set, nothing was there, and POLLIN is still set");
+    }
+    if ((watched & 2) != 0 && told(1) && shmp_ring_looks_full(h, shmp_max_usage(h))) {
+        if (shmp_write(ends[1], bytes, SHMP_SLOT_SIZE) < 0 && told(1))
+            fail_after(op, "POLLOUT is set, there was no room, and POLLOUT is still set");
+    }
+}
+
+static void walk(uint32_t steps, int watched)
+{
+    CHECK_EQ(shmp_pipe2(ends, O_CLOEXEC | O_NONBLOCK), 0);
+    for (int i = 0; i < 2; i++)
+        if ((watched & 1 << i) != 0)
+            CHECK(shmp_fileno(ends[i]) >= 0);
+    for (uint32_t i = 0; i < steps; i++) {
+        struct operation op = some_operation();
+        if (op.dies_at == 0) {
+            operate(&op);
+        } else {
+            pid_t child = unit_fork();
+            if (child == 0) {
+                die_at(op.dies_at, op.after);
+                operate(&op);
+                _exit(0);
+            }
+            unit_wait(child);
+        }
+        check_told(&op, watched);
+        if (unit_below(2)) {
+            follow(&op, watched);
+            check_told(&op, watched);
+        }
+    }
+    CHECK_EQ(shmp_close(ends[0]), 0);
+    CHECK_EQ(shmp_close(ends[1]), 0);
+}
+
+TEST(many_deaths_beside_who_looks_for_data)
+{
+    for (int i = 0; i < 10; i++)
+        walk(unit_rounds(100), 1);
+}
+
+TEST(many_deaths_beside_who_looks_for_room)
+{
+    for (int i = 0; i < 10; i++)
+        walk(unit_rounds(100), 2);
+}
+
+TEST(many_deaths_beside_who_looks_for_both)
+{
+    for (int i = 0; i < 10; i++)
+        walk(unit_rounds(100), 3);
+}
