@@ -39,6 +39,39 @@ static int count_threads(void)
             CHECK_EQ(count_threads(), 1 + (count));                                       \
     } while (0)
 
+/* The address sanitizer's runtime is not safe to fork while a thread starts: that one holds the lock
+ * of its allocator then, and the child would wait for it for ever.  So there a relay is started only
+ * when its own code runs. */
+struct start {
+    void *(*run)(void *);
+    void *argument;
+    _Atomic bool begun;
+};
+static long (*start_at_once)(pthread_t *thread, void *(*run)(void *), void *argument);
+
+static void *begin(void *argument)
+{
+    struct start *start = argument;
+    struct start copy = {.run = start->run, .argument = start->argument};
+    store_seq_cst(&start->begun, true);
+    return copy.run(copy.argument);
+}
+
+static long start_and_await(pthread_t *thread, void *(*run)(void *), void *argument)
+{
+    struct start start = {.run = run, .argument = argument};
+    long r = start_at_once(thread, begin, &start);
+    UNTIL(r < 0 || load_seq_cst(&start.begun));
+    return r;
+}
+
+__attribute__((constructor)) static void start_threads_wholly(void)
+{
+    start_at_once = shmp_sys.thread_start;
+    if (UNIT_ASAN)
+        shmp_sys.thread_start = start_and_await;
+}
+
 static void make(int flags, uint32_t slots)
 {
     struct shmp_options options = {.capacity = (uint64_t)slots * SHMP_SLOT_SIZE,
@@ -807,6 +840,7 @@ TEST(listeners_in_several_processes)
 /* Nobody but the relay sleeps there, so that each operation of a slow sequence needs a wake, and
  * one of a quick one needs none. */
 static _Atomic unsigned wakes;
+static _Atomic unsigned sleeps;
 static struct shmp_sys_table real_calls;
 
 static long counting_wake(const void *address, int count)
@@ -815,22 +849,37 @@ static long counting_wake(const void *address, int count)
     return real_calls.futex_wake(address, count);
 }
 
+static long counting_waitv(struct shmp_futex_waitv *words, unsigned count,
+                           const struct timespec *until)
+{
+    fetch_add_relaxed(&sleeps, 1);
+    return real_calls.futex_waitv(words, count, until);
+}
+
 TEST(a_storm_needs_few_wakes)
 {
     make(O_NONBLOCK, 16);
     real_calls = shmp_sys;
     shmp_sys.futex_wake = counting_wake; /* before there are threads, and again after */
+    shmp_sys.futex_waitv = counting_waitv;
     int fd = open_notifier(0);
     for (int i = 0; i < 100000; i++) {
         CHECK_EQ(shmp_write(ends[1], bytes, 1), 1);
         CHECK_EQ(shmp_read(ends[0], bytes, 1), 1);
     }
     unsigned count = load_relaxed(&wakes);
+    unsigned slept = load_relaxed(&sleeps);
     deliver_until(fd, 100000);
     CHECK_EQ(shmp_notifier_close(fd), 0);
-    shmp_sys.futex_wake = real_calls.futex_wake;
+    shmp_sys = real_calls;
     close_ends();
-    CHECK(count < 10000);
+    /* One for each time that the relay said that it sleeps, perhaps once more than it got there yet;
+     * and one that made it look at its first source. */
+    CHECK(count <= slept + 2);
+    /* And it seldom says so: more than 16 writes since its last look are a storm, in which it stays
+     * away for 50 us.  Under the thread sanitizer not so many get done in that time. */
+    if (!UNIT_TSAN)
+        CHECK(count < 10000);
 }
 
 static long no_write(int fd, const void *buffer, size_t count)

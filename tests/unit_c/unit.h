@@ -31,6 +31,17 @@
 #define UNIT_TSAN 0
 #endif
 
+#if defined(__SANITIZE_ADDRESS__)
+#define UNIT_ASAN 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define UNIT_ASAN 1
+#endif
+#endif
+#ifndef UNIT_ASAN
+#define UNIT_ASAN 0
+#endif
+
 void unit_register(const char *file, const char *name, void (*run)(void));
 
 #define TEST(name)                                                                        \
