@@ -10,6 +10,7 @@
  * then the companion counts it, and sleepers look for it every few milliseconds.
  */
 #include <errno.h>
+#include <limits.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -26,40 +27,88 @@ static pthread_once_t hooks_once = PTHREAD_ONCE_INIT;
 static struct shmp_pipe *registry;
 
 /* Calls in progress on this thread, so that a fork child knows which holds are its own: the
- * others belong to threads that it does not have.  A stack, but for handlers that close. */
-#define HELD_MAX 8
-static _Thread_local struct {
+ * others belong to threads that it does not have.  More than a few at a time come from shmp_poll and
+ * shmp_hold; the table grows then, and is given back when it is empty. */
+#define HELD_FEW 8u
+struct held {
     struct shmp_end *end;
-    unsigned count;
-} held_here[HELD_MAX];
-static _Thread_local int held_used; /* entries that may have a count */
+    unsigned count; /* 0: unused */
+};
+static _Thread_local struct held held_few[HELD_FEW];
+static _Thread_local struct held *held_many; /* NULL: those are enough */
+static _Thread_local unsigned held_size = HELD_FEW;
+static _Thread_local unsigned held_used; /* entries that may have a count */
+static _Thread_local unsigned held_unknown; /* there was no memory to note them */
 
-static unsigned *held_entry(const struct shmp_end *end)
+static struct held *held_here(void)
 {
-    for (int i = held_used - 1; i >= 0; i--)
-        if (held_here[i].end == end)
-            return &held_here[i].count;
-    return NULL;
+    return held_many ? held_many : held_few;
+}
+
+/* How often this thread holds it. */
+static unsigned held_times(const struct shmp_end *end)
+{
+    unsigned times = 0;
+    for (unsigned i = 0; i < held_used; i++)
+        times += held_here()[i].end == end ? held_here()[i].count : 0;
+    return times;
+}
+
+static bool reserve_holds(unsigned long more)
+{
+    unsigned long size = held_used + more;
+    if (size <= held_size)
+        return true;
+    size *= 2;
+    if (size > UINT_MAX)
+        return false;
+    struct held *many = calloc(size, sizeof *many);
+    if (many == NULL)
+        return false;
+    memcpy(many, held_here(), held_used * sizeof *many);
+    free(held_many);
+    held_many = many;
+    held_size = (unsigned)size;
+    return true;
 }
 
 static void note_hold(struct shmp_end *end)
 {
-    unsigned *mine = held_entry(end);
-    if (mine)
-        ++*mine;
-    else if (held_used < HELD_MAX) {
-        held_here[held_used].end = end;
-        held_here[held_used++].count = 1;
+    struct held *unused = NULL;
+    for (unsigned i = held_used; i-- > 0;) {
+        struct held *entry = &held_here()[i];
+        if (entry->count == 0) {
+            unused = entry;
+        } else if (entry->end == end) {
+            entry->count++;
+            return;
+        }
     }
+    if (unused == NULL && !reserve_holds(1)) {
+        held_unknown++;
+        return;
+    }
+    if (unused == NULL)
+        unused = &held_here()[held_used++];
+    *unused = (struct held){.end = end, .count = 1};
 }
 
 static void note_release(const struct shmp_end *end)
 {
-    unsigned *mine = held_entry(end);
-    if (mine && *mine > 0)
-        --*mine;
-    while (held_used > 0 && held_here[held_used - 1].count == 0)
+    unsigned i = held_used;
+    while (i > 0 && (held_here()[i - 1].end != end || held_here()[i - 1].count == 0))
+        i--;
+    if (i > 0)
+        held_here()[i - 1].count--;
+    else if (held_unknown > 0)
+        held_unknown--;
+    while (held_used > 0 && held_here()[held_used - 1].count == 0)
         held_used--;
+    if (held_used == 0 && held_many) {
+        free(held_many);
+        held_many = NULL;
+        held_size = HELD_FEW;
+    }
 }
 
 static void publish_counts(struct shmp_pipe *pipe)
@@ -152,8 +201,9 @@ static void fork_child(void)
         for (struct shmp_end *end = p->ends, *after; end; end = after) {
             after = end->next;
             shmp_description_inherit(end);
-            unsigned *mine = held_entry(end);
-            unsigned kept = (mine ? *mine : 0) + (load_relaxed(&end->open) ? 1 : 0);
+            uint32_t kept = held_times(end) + (load_relaxed(&end->open) ? 1 : 0);
+            if (held_unknown > 0) /* rather an end that stays than one that goes under a call */
+                kept = load_relaxed(&end->refs);
             store_relaxed(&end->refs, kept);
             if (kept == 0) {
                 pthread_mutex_unlock(&registry_mutex);

@@ -506,6 +506,36 @@ TEST(close_waits_for_the_call_inside)
     close_ends();
 }
 
+/* More than a thread's calls hold at a time, but as many as shmp_hold or shmp_poll may. */
+TEST(a_fork_child_keeps_what_the_forking_thread_holds)
+{
+    enum { PIPES = 40 };
+    static shmp_end *many[PIPES][2];
+    for (int i = 0; i < PIPES; i++) {
+        CHECK_EQ(shmp_pipe2(many[i], O_CLOEXEC | O_NONBLOCK), 0);
+        shmp_hold(many[i][0]);
+    }
+    for (int i = 0; i < PIPES; i += 3) /* out of order, and what is unused is used again */
+        shmp_release(many[i][0]);
+    for (int i = 0; i < PIPES; i += 3)
+        shmp_hold(many[i][0]);
+    shmp_hold(many[5][0]);
+    pid_t child = unit_fork();
+    for (int i = 0; i < PIPES; i++)
+        CHECK_EQ(load_relaxed(&many[i][0]->refs), i == 5 ? 3 : 2);
+    shmp_release(many[5][0]);
+    for (int i = 0; i < PIPES; i++)
+        shmp_release(many[i][0]);
+    for (int i = 0; i < PIPES; i++) {
+        CHECK_EQ(shmp_write(many[i][1], "x", 1), 1);
+        CHECK_EQ(shmp_close(many[i][1]), 0);
+        CHECK_EQ(shmp_close(many[i][0]), 0);
+    }
+    if (child == 0)
+        unit_done();
+    unit_join(child);
+}
+
 /* ---- Other processes --------------------------------------------------------------------------- */
 
 TEST(growth_frees_writers_in_other_processes)
