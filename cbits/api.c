@@ -304,8 +304,11 @@ int shmp_ioctl(shmp_end *end, unsigned long request, void *argument)
 
 int shmp_fileno(shmp_end *end)
 {
+    shmp_end_hold(end);
     int r = shmp_look(end, false);
-    return answer(r < 0 ? r : end->fd);
+    int fd = end->fd;
+    shmp_end_release(end);
+    return answer(r < 0 ? r : fd);
 }
 
 static int side_of(short event)
@@ -336,20 +339,31 @@ int shmp_is_concurrent(shmp_end *end, short event)
 int shmp_poll(struct shmp_pollfd *ends, unsigned long count, int timeout_ms)
 {
     long r = 0;
-    struct pollfd *fds = calloc(count ? count : 1, sizeof *fds);
-    if (fds == NULL)
+    unsigned long held = 0;
+    /* A copy of the handles, too: the caller's are its own again if a thread closes one meanwhile. */
+    shmp_end **handles = calloc(count ? count : 1, sizeof *handles + sizeof(struct pollfd));
+    if (handles == NULL)
         return answer(-ENOMEM);
-    for (unsigned long i = 0; i < count && r == 0; i++) {
+    struct pollfd *fds = (struct pollfd *)(void *)(handles + count);
+    for (; held < count && r == 0; held++) {
+        handles[held] = ends[held].end;
+        if (handles[held] && !shmp_end_hold_anew(handles[held])) {
+            r = -ENOMEM;
+            break;
+        }
         /* One that cannot be looked at must not be waited for. */
-        r = ends[i].end ? shmp_look(ends[i].end, false) : 0;
-        fds[i].fd = ends[i].end ? ends[i].end->fd : -1;
-        fds[i].events = ends[i].events;
+        r = handles[held] ? shmp_look(handles[held], false) : 0;
+        fds[held].fd = handles[held] ? handles[held]->fd : -1;
+        fds[held].events = ends[held].events;
     }
     if (r == 0)
         r = shmp_sys.poll(fds, count, timeout_ms);
     for (unsigned long i = 0; i < count && r >= 0; i++)
         ends[i].revents = fds[i].revents;
-    free(fds);
+    while (held-- > 0)
+        if (handles[held])
+            shmp_end_release(handles[held]);
+    free(handles);
     return answer(r);
 }
 

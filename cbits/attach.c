@@ -404,6 +404,15 @@ void shmp_end_hold(struct shmp_end *end)
     fetch_add_relaxed(&end->refs, 1);
 }
 
+bool shmp_end_hold_anew(struct shmp_end *end)
+{
+    if (!reserve_holds(1))
+        return false;
+    held_here()[held_used++] = (struct held){.end = end, .count = 1};
+    fetch_add_relaxed(&end->refs, 1);
+    return true;
+}
+
 void shmp_end_release(struct shmp_end *end)
 {
     note_release(end);

@@ -77,6 +77,8 @@ static inline uint32_t shmp_flags(const struct shmp_end *end)
 int shmp_end_new(struct shmp_end **out, int segment_fd, const struct shmp_header *judged,
                  int companion_fd, int mode, uint32_t flags, const struct shmp_token *token);
 void shmp_end_hold(struct shmp_end *end);
+/* The same, of many at a time, to be released in reverse.  false: no memory. */
+bool shmp_end_hold_anew(struct shmp_end *end);
 void shmp_end_release(struct shmp_end *end);
 /* Closes the end: calls in progress finish first (RD-9). */
 int shmp_end_close(struct shmp_end *end);

@@ -506,6 +506,66 @@ TEST(close_waits_for_the_call_inside)
     close_ends();
 }
 
+static void *fileno_in_thread(void *argument)
+{
+    struct call *call = argument;
+    call->task = (pid_t)syscall(SYS_gettid);
+    call->result = shmp_fileno(ends[0]);
+    return NULL;
+}
+
+static void *poll_in_thread(void *argument)
+{
+    struct call *call = argument;
+    struct shmp_pollfd p = {ends[0], POLLIN, 0};
+    call->task = (pid_t)syscall(SYS_gettid);
+    call->result = shmp_poll(&p, 1, -1) == 1 ? p.revents : -1;
+    return NULL;
+}
+
+/* The look waits for the writers' lock, and the end is closed. */
+static long look_at_a_closed_end(void *(*look)(void *))
+{
+    struct call call;
+    make(O_NONBLOCK, 2);
+    _Atomic uint32_t *held = &ends[1]->pipe->held[SHMP_SIDE_READERS];
+    CHECK_EQ(shmp_write(ends[1], "x", 1), 1);
+    CHECK_EQ(shmp_side_lock(ends[1], SHMP_SIDE_WRITERS, true), 0);
+    pthread_t thread = start(&call, look, 0);
+    unit_await_futex(call.task);
+    CHECK_EQ(shmp_close(ends[0]), 0);
+    CHECK_EQ(load_seq_cst(held), 1);
+    shmp_side_unlock(ends[1], SHMP_SIDE_WRITERS);
+    pthread_join(thread, NULL);
+    CHECK_EQ(load_seq_cst(held), 0);
+    ends[0] = NULL;
+    close_ends();
+    return call.result;
+}
+
+TEST(close_waits_for_the_look_inside)
+{
+    CHECK(look_at_a_closed_end(fileno_in_thread) >= 0);
+    CHECK_EQ(look_at_a_closed_end(poll_in_thread), POLLIN);
+}
+
+TEST(a_poll_of_many_holds_them_all)
+{
+    enum { PIPES = 100 };
+    static struct shmp_pollfd p[2 * PIPES];
+    for (int i = 0; i < PIPES; i++) {
+        shmp_end *both[2];
+        CHECK_EQ(shmp_pipe2(both, O_CLOEXEC | O_NONBLOCK), 0);
+        p[2 * i] = (struct shmp_pollfd){both[0], POLLIN, 0};
+        p[2 * i + 1] = (struct shmp_pollfd){both[1], POLLOUT, 0};
+    }
+    CHECK_EQ(shmp_poll(p, 2 * PIPES, -1), PIPES);
+    for (int i = 0; i < 2 * PIPES; i++) {
+        CHECK_EQ(load_relaxed(&p[i].end->refs), 1);
+        CHECK_EQ(shmp_close(p[i].end), 0);
+    }
+}
+
 /* More than a thread's calls hold at a time, but as many as shmp_hold or shmp_poll may. */
 TEST(a_fork_child_keeps_what_the_forking_thread_holds)
 {
