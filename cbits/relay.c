@@ -441,25 +441,6 @@ static struct notifier *find(int fd)
     return fd >= 0 && (unsigned)fd < by_fd_size ? by_fd[fd] : NULL;
 }
 
-static int add(struct shmp_end *end, int fd, const uint64_t seen[2], struct relay **ended)
-{
-    struct notifier *n = make_room((unsigned)fd) ? calloc(1, sizeof *n) : NULL;
-    if (n == NULL)
-        return -ENOMEM;
-    *n = (struct notifier){.fd = fd, .end = end};
-    bool attached = true;
-    for (int side = 0; side < 2 && attached; side++)
-        attached = !listens(end, side) || attach(n, side, seen[side]);
-    if (!attached) { /* no memory, or no thread */
-        detach(n, ended);
-        free(n);
-        return -EAGAIN;
-    }
-    by_fd[fd] = n;
-    notifier_count++;
-    return 0;
-}
-
 static void forget(struct notifier *n)
 {
     by_fd[n->fd] = NULL;
@@ -472,33 +453,69 @@ static void forget(struct notifier *n)
     free(n);
 }
 
+/* From its first moment in the table, where a fork child finds what it must close.  Attached later. */
+static int add(struct shmp_end *end, struct notifier **out)
+{
+    long fd = shmp_sys.eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (fd < 0)
+        return (int)fd;
+    struct notifier *n = make_room((unsigned)fd) ? calloc(1, sizeof *n) : NULL;
+    if (n == NULL) {
+        shmp_sys.close((int)fd);
+        return -ENOMEM;
+    }
+    *n = (struct notifier){.fd = (int)fd, .end = end};
+    by_fd[fd] = n;
+    notifier_count++;
+    enlist(end);
+    *out = n;
+    return (int)fd;
+}
+
+static void take_back(struct notifier *n)
+{
+    if (n->end)
+        discharge(n->end, true);
+    forget(n);
+}
+
 /* ---- The calls ---------------------------------------------------------------------------------- */
 
-int shmp_relay_open(struct shmp_end *end)
+/* SHMP_WOULD_SLEEP: begin anew. */
+static int open_one(struct shmp_end *end)
 {
     uint64_t seen[2] = {0};
     struct relay *ended = NULL;
-    long fd = shmp_end_claim(end);
-    if (fd == 0)
-        fd = shmp_sys.eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    if (fd < 0)
-        return (int)fd;
+    struct notifier *n = NULL;
     pthread_mutex_lock(&mutex);
-    enlist(end);
+    int fd = add(end, &n);
     pthread_mutex_unlock(&mutex);
+    if (fd < 0)
+        return fd;
     int r = 0; /* the ring locks without the mutex: their owners may be stopped */
     for (int side = 0; side < 2 && r == 0; side++)
         r = listens(end, side) ? shmp_notify_arm(end, side, &seen[side]) : 0;
     pthread_mutex_lock(&mutex);
-    if (r == 0)
-        r = add(end, (int)fd, seen, &ended);
-    if (r < 0)
-        discharge(end, true);
+    if (find(fd) != n) /* we are a handler's fork child */
+        r = SHMP_WOULD_SLEEP;
+    for (int side = 0; side < 2 && r == 0; side++)
+        if (listens(end, side) && !attach(n, side, seen[side]))
+            r = -EAGAIN; /* no memory, or no thread */
+    if (r < 0 && r != SHMP_WOULD_SLEEP) {
+        detach(n, &ended);
+        take_back(n);
+    }
     pthread_mutex_unlock(&mutex);
     join(ended);
-    if (r < 0)
-        shmp_sys.close((int)fd);
-    return r < 0 ? r : (int)fd;
+    return r < 0 ? r : fd;
+}
+
+int shmp_relay_open(struct shmp_end *end)
+{
+    int r = shmp_end_claim(end);
+    while (r == 0 && (r = open_one(end)) == SHMP_WOULD_SLEEP)
+        r = shmp_end_claim(end);
+    return r;
 }
 
 int shmp_relay_read(int fd, uint64_t *operations)
@@ -533,9 +550,7 @@ int shmp_relay_close(int fd)
     struct notifier *n = find(fd);
     if (n) {
         detach(n, &ended);
-        if (n->end)
-            discharge(n->end, true);
-        forget(n);
+        take_back(n);
     }
     pthread_mutex_unlock(&mutex);
     join(ended);

@@ -781,6 +781,38 @@ TEST(a_fork_childs_copy_is_closed)
     close_ends();
 }
 
+static void *open_in_thread(void *tid)
+{
+    store_seq_cst((_Atomic pid_t *)tid, (pid_t)syscall(SYS_gettid));
+    return (void *)(intptr_t)open_notifier(0);
+}
+
+TEST(a_notifier_that_is_being_made_is_closed_in_a_fork_child)
+{
+    static _Atomic pid_t tid;
+    pthread_t thread;
+    void *fd;
+    make(O_NONBLOCK, 16);
+    unsigned before = unit_descriptors();
+    CHECK_EQ(shmp_side_lock(ends[1], SHMP_SIDE_WRITERS, true), 0); /* for which arming waits */
+    CHECK_EQ(pthread_create(&thread, NULL, open_in_thread, &tid), 0);
+    UNTIL(load_seq_cst(&tid) != 0);
+    unit_await_futex(tid);
+    pid_t child = unit_fork();
+    if (child == 0) {
+        CHECK_EQ(unit_descriptors(), before);
+        close_ends();
+        unit_done();
+    }
+    unit_join(child);
+    shmp_side_unlock(ends[1], SHMP_SIDE_WRITERS);
+    pthread_join(thread, &fd);
+    CHECK_EQ(shmp_write(ends[1], bytes, 10), 10);
+    CHECK_EQ(delivered((int)(intptr_t)fd), 1);
+    CHECK_EQ(shmp_notifier_close((int)(intptr_t)fd), 0);
+    close_ends();
+}
+
 /* Forks at any moment of the relay's cycle, while operations go on. */
 TEST(forks_while_the_relay_works)
 {
