@@ -10,6 +10,7 @@
 #include <time.h>
 
 #include "level.h"
+#include "relay.h"
 #include "wake.h"
 
 struct run {
@@ -18,18 +19,23 @@ struct run {
     bool refuted;
     bool slow;
     struct wake_setting wake; /* if it has readers, else: */
-    struct level_setting level;
+    struct level_setting level; /* if it has readers, else: */
+    struct relay_setting relay;
 };
 
-#define HOLDS(title, ...) {title, "", false, false, {__VA_ARGS__}, {0}}
-#define HOLDS_SLOWLY(title, ...) {title, "", false, true, {__VA_ARGS__}, {0}}
+#define HOLDS(title, ...) {title, "", false, false, {__VA_ARGS__}, {0}, {0}}
+#define HOLDS_SLOWLY(title, ...) {title, "", false, true, {__VA_ARGS__}, {0}, {0}}
 #define REFUTED(title, labels, name, ...)                                                         \
-    {title, labels, true, false, {.variant = name, .too_many = 1, __VA_ARGS__}, {0}}
+    {title, labels, true, false, {.variant = name, .too_many = 1, __VA_ARGS__}, {0}, {0}}
 #define REFUTED_SLOWLY(title, labels, name, ...)                                                  \
-    {title, labels, true, true, {.variant = name, __VA_ARGS__}, {0}}
-#define POLL_HOLDS(title, ...) {title, "", false, false, {0}, {__VA_ARGS__}}
+    {title, labels, true, true, {.variant = name, __VA_ARGS__}, {0}, {0}}
+#define POLL_HOLDS(title, ...) {title, "", false, false, {0}, {__VA_ARGS__}, {0}}
 #define POLL_REFUTED(title, labels, name, ...)                                                    \
-    {title, labels, true, false, {0}, {.variant = name, __VA_ARGS__}}
+    {title, labels, true, false, {0}, {.variant = name, __VA_ARGS__}, {0}}
+#define TOLD_HOLDS(title, ...) {title, "", false, false, {0}, {0}, {__VA_ARGS__}}
+#define TOLD_HOLDS_SLOWLY(title, ...) {title, "", false, true, {0}, {0}, {__VA_ARGS__}}
+#define TOLD_REFUTED(title, labels, name, ...)                                                    \
+    {title, labels, true, false, {0}, {0}, {.variant = name, __VA_ARGS__}}
 
 #define ONE_TO_ONE .readers = 1, .writers = 1, .slots = 1
 #define TWO_READERS .readers = 2, .writers = 1, .slots = 1
@@ -37,6 +43,9 @@ struct run {
 #define LATE_READER .late = 2
 #define LATE_WRITER .late = 4
 #define LATE_LAST_WRITER .late = 8
+#define ONE_RELAY .relays = 1, .writers = 1
+#define TWO_RELAYS .relays = 2, .writers = 1
+#define RELAY_TWO_WRITERS .relays = 1, .writers = 2
 
 static const struct run runs[] = {
     /* ---- What must hold ---- */
@@ -66,6 +75,14 @@ static const struct run runs[] = {
                .slots = 2, .deaths = 1),
     POLL_HOLDS("poll: 1 writer, 2 readers, a death", TWO_READERS, .deaths = 1),
     POLL_HOLDS("poll: 2 writers, 1 reader, two deaths", TWO_WRITERS, .deaths = 2),
+    TOLD_HOLDS("notifier: 1 writer, 1 relay, a death", ONE_RELAY, .deaths = 1),
+    TOLD_HOLDS("notifier: 2 writers, one late, 1 relay, two deaths", RELAY_TWO_WRITERS,
+               LATE_WRITER, .deaths = 2),
+    TOLD_HOLDS("notifier: 1 writer, 2 relays, two deaths", TWO_RELAYS, .deaths = 2),
+    TOLD_HOLDS("notifier: 1 writer, 2 relays, one of them late, two deaths", TWO_RELAYS, .late = 2,
+               .deaths = 2),
+    TOLD_HOLDS_SLOWLY("notifier: 2 writers, one late, 2 relays, two deaths", .relays = 2,
+                      .writers = 2, LATE_LAST_WRITER, .deaths = 2),
 
     /* ---- What is refuted: the wait queues ---- */
     REFUTED("no hand-on", "H", NO_HAND_ON, TWO_READERS, .signals = true),
@@ -154,18 +171,60 @@ static const struct run runs[] = {
                  FORETOLD_ONLY_FROM_FULL, .readers = 2, .writers = 2, .slots = 1, .deaths = 2),
     POLL_REFUTED("poll: S2 relaxed: asked before S1 only", "S2", S2_RELAXED, ONE_TO_ONE,
                  .old_look = true),
+
+    /* ---- and notifiers ---- */
+    TOLD_REFUTED("notifier: where the ring stood is not written down", "notifier N1", NO_BEFORE,
+                 RELAY_TWO_WRITERS, .deaths = 1),
+    TOLD_REFUTED("notifier: an operation that begins leaves no trace", "notifier N2", NO_BEGUN,
+                 RELAY_TWO_WRITERS, .deaths = 1),
+    TOLD_REFUTED("notifier: nobody settles for the dead", "notifier N2", NO_SETTLE,
+                 RELAY_TWO_WRITERS, .deaths = 1),
+    TOLD_REFUTED("notifier: counted before the publish", "notifier N3", COUNTED_BEFORE_THE_PUBLISH,
+                 ONE_RELAY),
+    TOLD_REFUTED("notifier: N4 relaxed: done before N3", "notifier N3, notifier N4",
+                 COUNTED_AFTER_N4, ONE_RELAY),
+    TOLD_REFUTED("notifier: N3 relaxed: the count is still in the store buffer at N4",
+                 "notifier N3, notifier N4", COUNT_BUFFERED, ONE_RELAY),
+    TOLD_REFUTED("notifier: a waker does not change the word before it wakes", "notifier N5",
+                 WORD_KEPT_BY_N5, ONE_RELAY),
+    TOLD_REFUTED("notifier: the word becomes even whoever has come meanwhile", "notifier N5",
+                 EVEN_WHOEVER_CAME, ONE_RELAY),
+    TOLD_REFUTED("notifier: the word changes and nobody is woken", "notifier N5",
+                 COUNTED_AND_NOBODY_WOKEN, ONE_RELAY),
+    TOLD_REFUTED("notifier: K1 relaxed: sleep is still in the store buffer at K2",
+                 "notifier K1, notifier K2", K1_BUFFERED, ONE_RELAY),
+    TOLD_REFUTED("notifier: who finds the word odd leaves it so", "notifier K1",
+                 K1_KEEPS_AN_ODD_WORD, TWO_RELAYS),
+    TOLD_REFUTED("notifier: no look after registering", "notifier K2", NO_LOOK_AFTER_K1,
+                 ONE_RELAY),
+    TOLD_REFUTED("notifier: lives are not watched", "notifier K3", LIVES_UNWATCHED, ONE_RELAY,
+                 .deaths = 1),
+    TOLD_REFUTED("notifier: lives are gathered before K1", "notifier K1", GATHERED_BEFORE_K1,
+                 RELAY_TWO_WRITERS, LATE_WRITER, .deaths = 1),
+    TOLD_REFUTED("notifier: a relay leaves a dead one's lock to the next writer", "notifier K3",
+                 NO_RESCUE, ONE_RELAY, .deaths = 1),
+    TOLD_REFUTED("notifier: whom a death woke does not pass it on", "notifier K3",
+                 DEATH_NOT_PASSED_ON, TWO_RELAYS, .deaths = 1),
+    TOLD_REFUTED("notifier: a death is passed on for one of the words only", "notifier K3",
+                 DEATH_PASSED_ON_FOR_ONE_WORD, .relays = 2, .writers = 2, LATE_LAST_WRITER,
+                 .deaths = 2),
+    TOLD_REFUTED("notifier: a stranger that has the lock from the dead is trusted", "notifier K3",
+                 STRANGERS_TRUSTED, RELAY_TWO_WRITERS, LATE_WRITER, .deaths = 2),
+    TOLD_REFUTED("notifier: a newcomer does not introduce itself", "notifier N5", NEWCOMER_SILENT,
+                 RELAY_TWO_WRITERS, LATE_WRITER, .deaths = 1),
 };
 
 #define MOST_STATES ((size_t)60 * 1000 * 1000)
 
 static bool run_one(const struct run *run, bool print)
 {
-    const struct model *model =
-        run->wake.readers != 0 ? wake_model(&run->wake) : level_model(&run->level);
+    const struct model *model = run->wake.readers != 0    ? wake_model(&run->wake)
+                                : run->level.readers != 0 ? level_model(&run->level)
+                                                          : relay_model(&run->relay);
     clock_t start = clock();
     if (print)
         printf("%s\n", run->title);
-    struct finding f = explore(model, MOST_STATES, print && run->refuted);
+    struct finding f = explore(model, MOST_STATES, print);
     double seconds = (double)(clock() - start) / CLOCKS_PER_SEC;
     bool as_expected = !f.cut && (f.what != NULL) == run->refuted;
     printf("%-7s %-70s %9zu states %10zu steps %5.1f s  ", as_expected ? "ok" : "WRONG",
