@@ -189,23 +189,33 @@ uint32_t shmp_notify_sleep(struct shmp_notify_line *line)
     return next;
 }
 
+/* Whoever this lock word names is dead for all that the table says. */
+static bool is_suspect(struct shmp_pipe *pipe, uint32_t value)
+{
+    uint32_t owner = value & SHMP_LOCK_OWNER_MASK;
+    uint32_t gen = (value >> SHMP_LOCK_GEN_SHIFT) & SHMP_LOCK_GEN_MASK;
+    if (owner > SHMP_HOLDERS) /* damage, or a repair that failed */
+        return true;
+    const struct shmp_holder *holder = &pipe->seg.holders[owner - 1];
+    uint32_t now = SHMP_STATE_GEN(load_acquire(&holder->state));
+    return load_acquire(&holder->live) == 0 || ((now ^ gen) & SHMP_LOCK_GEN_MASK) != 0;
+}
+
 bool shmp_notify_rescue(struct shmp_end *end, int side, bool thorough)
 {
     struct shmp_pipe *pipe = end->pipe;
     struct shmp_header *h = pipe->seg.header;
     _Atomic uint32_t *word = side == SHMP_SIDE_READERS ? &h->w.lock : &h->r.lock;
     uint32_t value = load_seq_cst(word);
-    uint32_t owner = value & SHMP_LOCK_OWNER_MASK;
-    uint32_t gen = (value >> SHMP_LOCK_GEN_SHIFT) & SHMP_LOCK_GEN_MASK;
-    if (owner == 0)
+    if ((value & SHMP_LOCK_OWNER_MASK) == 0)
         return true;
-    bool suspect = thorough || owner > SHMP_HOLDERS; /* damage, or a repair that failed */
-    if (!suspect) {
-        const struct shmp_holder *holder = &pipe->seg.holders[owner - 1];
-        uint32_t now = SHMP_STATE_GEN(load_acquire(&holder->state));
-        suspect = load_acquire(&holder->live) == 0 || ((now ^ gen) & SHMP_LOCK_GEN_MASK) != 0;
-    }
-    if (suspect)
+    if (thorough || is_suspect(pipe, value))
         shmp_pass_through(end, shmp_other_side(side), false);
-    return (load_seq_cst(word) & SHMP_LOCK_OWNER_MASK) <= SHMP_HOLDERS; /* not abandoned */
+    uint32_t owner = load_seq_cst(word) & SHMP_LOCK_OWNER_MASK;
+    if (owner == 0 || (int)owner - 1 == pipe->live.index)
+        return true;
+    /* Abandoned; or a newcomer's, which may have taken it from the dead after the relay gathered
+     * lives, and could die before it settles: nobody watches it before it has introduced itself. */
+    return owner <= SHMP_HOLDERS &&
+           shmp_holder_is_introduced(&pipe->live, owner - 1, SHMP_RELAYS(side));
 }

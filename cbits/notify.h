@@ -78,7 +78,8 @@ uint32_t shmp_notify_sleep(struct shmp_notify_line *line);
 
 /* If the lock of the operating side was left by a dead process: takes it over, so that what that
  * process has published is counted.  thorough: also if it has not been reaped yet, which takes
- * system calls to find out.  Waits for nobody who lives.  false: not repaired, try again. */
+ * system calls to find out.  Waits for nobody who lives.  false: not repaired, or its owner is one
+ * whom no relay watches yet; try again. */
 bool shmp_notify_rescue(struct shmp_end *end, int side, bool thorough);
 
 #endif

@@ -19,11 +19,7 @@ MUTANTS = ROOT / "tests/unit_c/mutants.py"
 
 # Without a mutant yet.  A label may leave this list, and none may be added without a reason.
 OPEN = {
-    "attach-and-fork Q1": "one exchange, no partner but itself",
     "companion-sync L0": "its order matters on weakly ordered processors only; not modelled",
-    "notifier N4": "the relay is not modelled",
-    "notifier K1": "the relay is not modelled",
-    "notifier K2": "the relay is not modelled",
 }
 
 # Operations that the tables do not label, and the model does.

@@ -356,6 +356,13 @@ MUTANTS = [
         labels="K3",
     ),
     Mutant(
+        "a relay relies on a newcomer that nobody watches",
+        "notify.c",
+        "           shmp_holder_is_introduced(&pipe->live, owner - 1, SHMP_RELAYS(side));",
+        "           true;",
+        "rely_on_a_newcomer",
+    ),
+    Mutant(
         "a notifier is armed outside the ring lock",
         "notify.c",
         "    int r = shmp_side_lock(end, shmp_other_side(side), true);\n    if (r < 0)\n"
@@ -494,6 +501,17 @@ MUTANTS = [
         "        return -EBADF;\n    if (true)",
         "close_waits",
         labels="Q2",
+    ),
+    Mutant(
+        "close() asks whether it is open, and then says that it is not",
+        "attach.c",
+        "    if (!atomic_exchange_explicit(&end->open, false, memory_order_acq_rel))\n"
+        "        return -EBADF;\n",
+        "    if (!load_relaxed(&end->open))\n        return -EBADF;\n"
+        "    shmp_sys.ppoll(NULL, 0, &(struct timespec){.tv_nsec = 50000000}, NULL);\n"
+        "    store_relaxed(&end->open, false);\n",
+        "of_many_that_close",
+        labels="attach-and-fork Q1",
     ),
     Mutant(
         "a claim does not raise the limit",

@@ -707,6 +707,43 @@ TEST(a_stopped_poller_does_not_hold_up_a_listener)
     close_ends();
 }
 
+/* A newcomer that has just got the lock, perhaps from a dead one whose operation is not counted yet, can
+ * die without a word: no relay watches it.  So the relay comes back. */
+TEST(a_relay_does_not_rely_on_a_newcomer)
+{
+    make(O_NONBLOCK, 16);
+    int locked = unit_gate();
+    int write_now = unit_gate();
+    int wrote = unit_gate();
+    pid_t newcomer = unit_fork();
+    if (newcomer == 0) {
+        CHECK_EQ(shmp_side_lock(ends[1], SHMP_SIDE_WRITERS, true), 0);
+        unit_pass(locked);
+        unit_await(write_now);
+        shmp_side_unlock(ends[1], SHMP_SIDE_WRITERS);
+        CHECK_EQ(shmp_write(ends[1], bytes, 1), 1);
+        CHECK_EQ(shmp_side_lock(ends[1], SHMP_SIDE_WRITERS, true), 0);
+        unit_pass(wrote);
+        pause();
+    }
+    unit_await(locked);
+    CHECK(!shmp_notify_rescue(ends[0], SHMP_SIDE_READERS, false));
+    CHECK(!shmp_notify_rescue(ends[0], SHMP_SIDE_READERS, true));
+    fetch_or_seq_cst(&header()->wait.poll_usage, SHMP_NOTIFY_READERS);
+    unit_pass(write_now);
+    unit_await(wrote);
+    /* Its first counted operation has introduced it. */
+    CHECK(shmp_notify_rescue(ends[0], SHMP_SIDE_READERS, false));
+    CHECK(shmp_notify_rescue(ends[0], SHMP_SIDE_READERS, true));
+    unit_kill(newcomer);
+    CHECK(shmp_notify_rescue(ends[0], SHMP_SIDE_READERS, true));
+    CHECK_EQ(load_relaxed(&header()->w.lock), 0);
+    close(locked);
+    close(write_now);
+    close(wrote);
+    close_ends();
+}
+
 /* ---- The relay -------------------------------------------------------------------------------------- */
 
 TEST(one_thread_for_many_notifiers_and_none_after_the_last)

@@ -596,6 +596,50 @@ TEST(a_fork_child_keeps_what_the_forking_thread_holds)
     unit_join(child);
 }
 
+struct closer {
+    int go;
+    bool closed;
+};
+
+static void *close_in_thread(void *argument)
+{
+    struct closer *closer = argument;
+    unit_await(closer->go);
+    closer->closed = shmp_close(ends[0]) == 0;
+    return NULL;
+}
+
+TEST(of_many_that_close_at_once_one_closes)
+{
+    enum { CLOSERS = 4 };
+    struct closer closers[CLOSERS];
+    pthread_t threads[CLOSERS];
+    struct call call;
+    make(0, 2);
+    /* This call keeps the end for those who come too late. */
+    pthread_t reader = start(&call, read_in_thread, 10);
+    await_sleep(&call, &header(0)->wait.readable);
+    int go = unit_gate();
+    for (int i = 0; i < CLOSERS; i++) {
+        closers[i] = (struct closer){.go = go};
+        CHECK_EQ(pthread_create(&threads[i], NULL, close_in_thread, &closers[i]), 0);
+    }
+    for (int i = 0; i < CLOSERS; i++)
+        unit_pass(go);
+    int closed = 0;
+    for (int i = 0; i < CLOSERS; i++) {
+        pthread_join(threads[i], NULL);
+        closed += closers[i].closed;
+    }
+    CHECK_EQ(closed, 1);
+    CHECK_EQ(shmp_write(ends[1], "late", 4), 4);
+    pthread_join(reader, NULL);
+    CHECK_EQ(call.result, 4);
+    ends[0] = NULL;
+    close(go);
+    close_ends();
+}
+
 /* ---- Other processes --------------------------------------------------------------------------- */
 
 TEST(growth_frees_writers_in_other_processes)
