@@ -187,8 +187,39 @@ static bool wait_briefly(struct shmp_end *end, int side, int *r)
 }
 
 /* The kernel restarts a wait on several futexes after a handler with SA_RESTART, but a write that has
- * begun must return short (WR-12).  So this one sleeps as an event loop does (arm.c), in a poll,
- * which every handler ends; signals come in nowhere else.  0, perhaps for nothing; -EINTR. */
+ * begun must return short (WR-12).  So it sleeps in a poll, which every handler ends; signals come in
+ * nowhere else.
+ *
+ * A lock is free in a moment, or a stopped process's.  0; -EINTR. */
+static long wait_for_a_lock(uint64_t start, const sigset_t *mask, bool *stopped)
+{
+    *stopped = shmp_now_ns() - start >= SHMP_OVERDUE_NS;
+    struct timespec slice = shmp_timespec(*stopped ? SHMP_LAST_SLICE_NS : 0);
+    return shmp_sys.ppoll(NULL, 0, &slice, mask);
+}
+
+int shmp_wait_for_turn(struct shmp_end *end, int side, struct shmp_turn *turn, bool *signalled)
+{
+    sigset_t all;
+    sigset_t before;
+    bool stopped = false;
+    sigfillset(&all);
+    shmp_sys.set_sigmask(&all, &before);
+    uint64_t start = shmp_now_ns();
+    int r;
+    while ((r = shmp_turn_try(end, side, turn)) == SHMP_WOULD_SLEEP) {
+        if (*signalled && stopped) {
+            r = -EINTR;
+            break;
+        }
+        if (wait_for_a_lock(start, &before, &stopped) == -EINTR)
+            *signalled = true;
+    }
+    shmp_sys.set_sigmask(&before, NULL);
+    return r;
+}
+
+/* Sleeps as an event loop does (arm.c).  0, perhaps for nothing; -EINTR. */
 static int wait_for_any_handler(struct shmp_end *end, int side, bool tick)
 {
     struct timespec soon = shmp_timespec(SHMP_TICK_NS);
@@ -199,12 +230,9 @@ static int wait_for_any_handler(struct shmp_end *end, int side, bool tick)
     shmp_sys.set_sigmask(&all, &before);
     uint64_t start = shmp_now_ns();
     long r;
-    /* A lock that arming needs is free in a moment, or a stopped process's: to wait for it, too, a
-     * handler must end. */
+    bool stopped = false;
     while ((r = shmp_end_arm(end, side, false)) == SHMP_WOULD_SLEEP && !ready(h, side)) {
-        bool stopped = shmp_now_ns() - start >= SHMP_OVERDUE_NS;
-        struct timespec slice = shmp_timespec(stopped ? SHMP_LAST_SLICE_NS : 0);
-        r = shmp_sys.ppoll(NULL, 0, &slice, &before);
+        r = wait_for_a_lock(start, &before, &stopped);
         if (r < 0 || (tick && stopped))
             break;
     }
@@ -232,7 +260,7 @@ static bool must_sleep(struct shmp_end *end, int side, struct shmp_watch *watch)
     return !shmp_side_is_hung_up(end, other);
 }
 
-int shmp_wait_side(struct shmp_end *end, int side, bool begun, bool looked)
+int shmp_wait_side(struct shmp_end *end, int side, bool any_handler, bool looked)
 {
     struct shmp_pipe *pipe = end->pipe;
     struct shmp_header *h = pipe->seg.header;
@@ -251,7 +279,7 @@ int shmp_wait_side(struct shmp_end *end, int side, bool begun, bool looked)
     }
     if ((load_relaxed(&pipe->live.introduced) & SHMP_INTRODUCED(side)) == 0)
         shmp_queue_step_epoch(queue);
-    if (begun && shmp_sys.restarting_handlers() > 0)
+    if (any_handler)
         return wait_for_any_handler(end, side, pace.tick);
     if (end->brief) {
         if (wait_briefly(end, side, &r))

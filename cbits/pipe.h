@@ -159,6 +159,8 @@ struct shmp_turn {
     bool counted; /* for notifiers, whose relays have to be woken (notify.h) */
 };
 int shmp_turn_begin(struct shmp_end *end, int side, bool may_sleep, struct shmp_turn *turn);
+/* The same, for a moment, but also after the dead. */
+int shmp_turn_try(struct shmp_end *end, int side, struct shmp_turn *turn);
 /* Lets the companion go, until the next foretell. */
 void shmp_turn_pause(struct shmp_end *end, struct shmp_turn *turn);
 /* Before each step that may make a poller get up. */
@@ -191,6 +193,8 @@ struct shmp_transfer {
     bool slept;  /* owes a hand-on (WK-3) */
     bool in_call; /* and its call words are locked until it has paid */
     bool looked; /* the caller has just spun, and looked for signals: sleep at once */
+    bool signalled; /* a handler has run: not to sleep any more */
+    enum { SHMP_RESTARTS_UNKNOWN, SHMP_RESTARTS, SHMP_RESTARTS_NOT } restarts; /* has a handler that does */
 };
 
 /* Each runs to its end, or to SHMP_WOULD_SLEEP (only if !may_sleep), after which it goes on
@@ -213,10 +217,12 @@ void shmp_hand_on(struct shmp_end *end, int side);
  * true: worth another try. */
 bool shmp_spin(struct shmp_end *end, int side);
 bool shmp_can_spin(struct shmp_end *end, int side);
-/* Sleeps until the side can go on, or would see the end.  0, -EINTR.  begun: the operation has
- * moved something, so every signal handler ends it (WR-12).  looked: shmp_on_tick need not be
- * called first. */
-int shmp_wait_side(struct shmp_end *end, int side, bool begun, bool looked);
+/* Sleeps until the side can go on, or would see the end.  0, -EINTR.  any_handler: also one with
+ * SA_RESTART ends it.  looked: shmp_on_tick need not be called first. */
+int shmp_wait_side(struct shmp_end *end, int side, bool any_handler, bool looked);
+/* A turn that any handler ends the wait for, once the owner of a lock seems to be stopped: 0, -EINTR,
+ * -errno.  signalled: one has run. */
+int shmp_wait_for_turn(struct shmp_end *end, int side, struct shmp_turn *turn, bool *signalled);
 
 /* For language bindings: called before a sleep, and after a part of it, by who holds nothing.  Below 0
  * ends the wait with -EINTR.  A signal that came after the binding's last look is noticed here

@@ -161,6 +161,29 @@ static bool announce_wait(struct shmp_header *h, struct shmp_transfer *op, struc
     return progress || signal;
 }
 
+/* Also a handler with SA_RESTART ends a write that has moved something (WR-12), though it restarts a
+ * futex wait.  Asked once for each run, since that takes a system call for each signal: of a handler
+ * that is installed while the write waits it does not hear. */
+static bool any_handler_ends(struct shmp_transfer *op)
+{
+    if (op->done > 0 && op->restarts == SHMP_RESTARTS_UNKNOWN)
+        op->restarts = shmp_sys.restarting_handlers() > 0 ? SHMP_RESTARTS : SHMP_RESTARTS_NOT;
+    return op->done > 0 && op->restarts == SHMP_RESTARTS;
+}
+
+/* In the kernel a signal that comes while a write waits for its turn ends it where it would next
+ * sleep.  Here the owner of the turn may be stopped. */
+static int begin_write(struct shmp_end *end, struct shmp_transfer *op, bool may_sleep,
+                       struct shmp_turn *turn)
+{
+    bool tries = !may_sleep || op->done > 0;
+    int r = shmp_turn_begin(end, SHMP_SIDE_WRITERS, !tries, turn);
+    if (r != SHMP_WOULD_SLEEP || !may_sleep)
+        return r;
+    return any_handler_ends(op) ? shmp_wait_for_turn(end, SHMP_SIDE_WRITERS, turn, &op->signalled)
+                                : shmp_turn_begin(end, SHMP_SIDE_WRITERS, true, turn);
+}
+
 static ssize_t write_steps(struct shmp_end *end, struct shmp_transfer *op, bool may_sleep)
 {
     struct shmp_header *h = end->pipe->seg.header;
@@ -170,7 +193,7 @@ static ssize_t write_steps(struct shmp_end *end, struct shmp_transfer *op, bool 
         return (ssize_t)op->done;
     for (;;) {
         struct shmp_turn turn;
-        int r = shmp_turn_begin(end, SHMP_SIDE_WRITERS, may_sleep, &turn);
+        int r = begin_write(end, op, may_sleep, &turn);
         if (r < 0)
             return r == SHMP_WOULD_SLEEP || op->done == 0 ? r : cut_short(end, op, r);
         if (!shmp_side_is_present(end, SHMP_SIDE_READERS)) {
@@ -204,9 +227,11 @@ static ssize_t write_steps(struct shmp_end *end, struct shmp_transfer *op, bool 
         }
         if (!may_sleep)
             return SHMP_WOULD_SLEEP;
+        if (op->signalled)
+            return cut_short(end, op, -EINTR);
         if (op->looked || !shmp_spin(end, SHMP_SIDE_WRITERS)) {
             enter_call(op);
-            r = shmp_wait_side(end, SHMP_SIDE_WRITERS, op->done > 0, op->looked);
+            r = shmp_wait_side(end, SHMP_SIDE_WRITERS, any_handler_ends(op), op->looked);
             op->looked = false;
             op->announced = false;
             if (r < 0)
@@ -219,6 +244,7 @@ static ssize_t write_steps(struct shmp_end *end, struct shmp_transfer *op, bool 
 
 ssize_t shmp_write_run(struct shmp_end *end, struct shmp_transfer *op, bool may_sleep)
 {
+    op->restarts = SHMP_RESTARTS_UNKNOWN;
     return leave_call(end, op, SHMP_SIDE_WRITERS, write_steps(end, op, may_sleep));
 }
 

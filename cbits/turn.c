@@ -119,12 +119,12 @@ static bool waits_for_teller(struct shmp_end *end, int side)
 
 /* ---- Turns ---------------------------------------------------------------------- */
 
-int shmp_turn_begin(struct shmp_end *end, int side, bool may_sleep, struct shmp_turn *turn)
+static int begin(struct shmp_end *end, int side, enum shmp_patience patience, struct shmp_turn *turn)
 {
     struct shmp_pipe *pipe = end->pipe;
     *turn = (struct shmp_turn){0};
     for (;;) {
-        int r = shmp_side_lock(end, side, may_sleep);
+        int r = lock_side(end, side, patience);
         if (r < 0 || !shmp_companion_is_watched(pipe->seg.header))
             return r;
         if (!has_to_tell(pipe->seg.header, side) && !waits_for_teller(end, side))
@@ -134,12 +134,22 @@ int shmp_turn_begin(struct shmp_end *end, int side, bool may_sleep, struct shmp_
             return 0;
         /* Its owner may be stopped: who only wants to begin lets others into the ring. */
         shmp_side_unlock(end, side);
-        if (!may_sleep)
+        if (patience == SHMP_LOCK_TRY)
             return SHMP_WOULD_SLEEP;
-        if (!shmp_companion_lock(&pipe->live, SHMP_LOCK_SIGNALS))
-            return -EINTR;
+        if (!shmp_companion_lock(&pipe->live, patience))
+            return patience == SHMP_LOCK_SIGNALS ? -EINTR : SHMP_WOULD_SLEEP;
         shmp_companion_unlock(&pipe->live);
     }
+}
+
+int shmp_turn_begin(struct shmp_end *end, int side, bool may_sleep, struct shmp_turn *turn)
+{
+    return begin(end, side, may_sleep ? SHMP_LOCK_SIGNALS : SHMP_LOCK_TRY, turn);
+}
+
+int shmp_turn_try(struct shmp_end *end, int side, struct shmp_turn *turn)
+{
+    return begin(end, side, SHMP_LOCK_DEAD, turn);
 }
 
 void shmp_turn_pause(struct shmp_end *end, struct shmp_turn *turn)

@@ -2,6 +2,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/time.h>
+#include <sys/wait.h>
 
 #include "companion.h"
 #include "lock.h"
@@ -405,6 +406,85 @@ TEST(a_handler_ends_a_write_that_has_begun_beside_a_stopped_reader)
 TEST(a_handler_ends_a_write_that_has_begun_beside_a_stopped_poller)
 {
     a_handler_ends_it_beside_a_stopped_owner(2);
+}
+
+/* The same of its own lock, when there is room again. */
+TEST(a_handler_ends_a_write_that_has_begun_beside_a_stopped_writer)
+{
+    make(1);
+    pid_t writer = unit_fork();
+    if (writer == 0) {
+        struct sigaction action = {.sa_handler = note, .sa_flags = SA_RESTART};
+        CHECK_EQ(sigaction(SIGALRM, &action, NULL), 0);
+        CHECK_EQ(shmp_write(ends[1], bytes, 3 * SHMP_SLOT_SIZE), SHMP_SLOT_SIZE);
+        unit_done();
+    }
+    UNTIL(load_relaxed(&header()->w.sleeps) != 0);
+    pid_t owner = unit_fork();
+    if (owner == 0) {
+        CHECK_EQ(shmp_side_lock(ends[1], SHMP_SIDE_WRITERS, true), 0);
+        raise(SIGSTOP);
+        shmp_side_unlock(ends[1], SHMP_SIDE_WRITERS);
+        unit_done();
+    }
+    unit_await_state(owner, 'T');
+    CHECK_EQ(shmp_read(ends[0], bytes, sizeof bytes), SHMP_SLOT_SIZE);
+    int status;
+    while (waitpid(writer, &status, WNOHANG) == 0) {
+        kill(writer, SIGALRM);
+        unit_yield();
+    }
+    CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    kill(owner, SIGCONT);
+    unit_join(owner);
+    finish();
+}
+
+/* Whose owner is not stopped, but slow: then it ends the write where that would sleep next. */
+TEST(a_handler_that_came_in_the_wait_for_a_lock_ends_the_write_at_its_next_sleep)
+{
+    bool signalled = false;
+    struct shmp_turn turn;
+    make(1);
+    struct sigaction action = {.sa_handler = note, .sa_flags = SA_RESTART};
+    CHECK_EQ(sigaction(SIGALRM, &action, NULL), 0);
+    CHECK_EQ(shmp_write(ends[1], bytes, SHMP_SLOT_SIZE), SHMP_SLOT_SIZE);
+    struct shmp_transfer op = {.left = SHMP_SLOT_SIZE, .done = 1, .signalled = true};
+    struct iovec iov = {.iov_base = bytes, .iov_len = SHMP_SLOT_SIZE};
+    op.cursor = (struct shmp_cursor){.iov = &iov, .left = 1};
+    CHECK_EQ(shmp_write_run(ends[1], &op, true), 1); /* the ring is full */
+    CHECK_EQ(shmp_wait_for_turn(ends[1], SHMP_SIDE_WRITERS, &turn, &signalled), 0);
+    CHECK(!signalled);
+    shmp_turn_end(ends[1], SHMP_SIDE_WRITERS, &turn, false, false);
+    finish();
+}
+
+static _Atomic unsigned *questions;
+
+static long counting_question(void)
+{
+    fetch_add_relaxed(questions, 1);
+    return kernel.restarting_handlers();
+}
+
+TEST(a_long_write_asks_for_handlers_that_restart_once)
+{
+    enum { SLOTS = 20 };
+    questions = unit_shared(sizeof *questions);
+    make(1);
+    pid_t writer = unit_fork();
+    if (writer == 0) {
+        shmp_sys.restarting_handlers = counting_question;
+        CHECK_EQ(shmp_write(ends[1], bytes, SLOTS * SHMP_SLOT_SIZE), SLOTS * SHMP_SLOT_SIZE);
+        unit_done();
+    }
+    for (int i = 0; i < SLOTS; i++) {
+        UNTIL(i == SLOTS - 1 || shmp_side_sleeps(header(), SHMP_SIDE_WRITERS));
+        UNTIL(shmp_read(ends[0], bytes, SHMP_SLOT_SIZE) == SHMP_SLOT_SIZE);
+    }
+    unit_join(writer);
+    CHECK_EQ(load_relaxed(questions), 1);
+    finish();
 }
 
 /* ---- Order --------------------------------------------------------------------------------------- */
