@@ -41,6 +41,23 @@ static void unlock_both(struct shmp_end *end)
     shmp_side_unlock(end, SHMP_SIDE_WRITERS);
 }
 
+/* The same, and the companion's lock if somebody looks.  Its owner may be stopped: who waits for it lets
+ * others into the ring. */
+static int lock_all(struct shmp_end *end, bool *watched)
+{
+    struct shmp_live *live = &end->pipe->live;
+    for (;;) {
+        int r = lock_both(end);
+        *watched = r == 0 && shmp_companion_is_watched(live->seg->header);
+        if (!*watched || shmp_companion_lock(live, SHMP_LOCK_TRY))
+            return r;
+        unlock_both(end);
+        if (!shmp_companion_lock(live, SHMP_LOCK_SIGNALS))
+            return -EINTR;
+        shmp_companion_unlock(live);
+    }
+}
+
 static void publish_geometry(struct shmp_header *h, const struct shmp_shape *shape)
 {
     uint32_t gen = load_relaxed(&h->wait.geometry_gen) + 1;
@@ -136,16 +153,14 @@ static long set_capacity(struct shmp_end *end, uint32_t slots)
 {
     struct shmp_pipe *pipe = end->pipe;
     struct shmp_header *h = pipe->seg.header;
-    int r = lock_both(end);
+    bool watched;
+    int r = lock_all(end, &watched);
     if (r < 0)
         return r;
     if (slots == 0)
         r = -EPERM; /* only growth can be above the limit (CP-4) */
     bool ahead = r == 0 && shmp_wake_ahead(pipe, SHMP_SIDE_WRITERS);
-    bool watched = shmp_companion_is_watched(h);
     bool told = false;
-    if (watched)
-        shmp_companion_lock_now(&pipe->live);
     /* Room is foretold, like that of a read: dies before it is there, and pollers look in vain. */
     if (watched && r == 0)
         told = shmp_companion_foretell_resize(h, end->fd, slots);
@@ -161,8 +176,8 @@ static long set_capacity(struct shmp_end *end, uint32_t slots)
     /* Any resize wakes a writer and the pollers, whatever it changed (CP-8). */
     if (!ahead)
         shmp_side_wake_one(h, SHMP_SIDE_WRITERS);
-    if (!watched && shmp_companion_is_watched(h))
-        shmp_companion_resized(&pipe->live, end->fd);
+    /* Who began to look meanwhile waits for the locks that we had, and sees the new size (L2 of
+     * companion-sync.md). */
     return (long)slots * (long)SHMP_SLOT_SIZE;
 }
 

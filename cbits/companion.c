@@ -376,13 +376,6 @@ void shmp_companion_resized_locked(struct shmp_header *h, int fd)
         resize_locked(h, fd, is_full_with(h, shmp_max_usage(h)));
 }
 
-void shmp_companion_resized(struct shmp_live *live, int fd)
-{
-    lock_companion(live, &live->seg->header->companion);
-    shmp_companion_resized_locked(live->seg->header, fd);
-    shmp_companion_unlock(live);
-}
-
 bool shmp_companion_is_in_step(struct shmp_header *h, uint32_t sides)
 {
     /* Acquire: whoever sees a side in step sees a companion that is. */

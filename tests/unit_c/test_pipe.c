@@ -9,6 +9,8 @@
 #include <sys/syscall.h>
 #include <termios.h>
 
+#include "companion.h"
+#include "lock.h"
 #include "pipe.h"
 #include "sys.h"
 #include "unit.h"
@@ -680,6 +682,49 @@ TEST(growth_frees_writers_in_other_processes)
         for (int j = 1; j < 4096; j++)
             CHECK_EQ(in[i * 4096 + j], in[i * 4096]); /* each write is whole */
     CHECK_EQ(load_relaxed(&header(0)->stats.slice_found_work), 0);
+    close_ends();
+}
+
+static volatile sig_atomic_t noted;
+
+static void note(int number)
+{
+    (void)number;
+    noted = 1;
+}
+
+/* The ring is not locked meanwhile, and a handler ends the wait. */
+TEST(a_resize_waits_for_a_stopped_poller_outside_the_ring)
+{
+    make(O_NONBLOCK, 16);
+    CHECK(shmp_fileno(ends[0]) >= 0);
+    CHECK(shmp_fileno(ends[1]) >= 0);
+    pid_t poller = unit_fork();
+    if (poller == 0) {
+        shmp_companion_lock_now(&ends[0]->pipe->live);
+        raise(SIGSTOP);
+        shmp_companion_unlock(&ends[0]->pipe->live);
+        unit_done();
+    }
+    unit_await_state(poller, 'T');
+    pid_t resizer = unit_fork();
+    if (resizer == 0) {
+        struct sigaction action = {.sa_handler = note};
+        CHECK_EQ(sigaction(SIGALRM, &action, NULL), 0);
+        CHECK_ERRNO(shmp_fcntl(ends[1], F_SETPIPE_SZ, 65536 * 4), EINTR);
+        CHECK(noted);
+        unit_done();
+    }
+    UNTIL((load_seq_cst(&header(0)->companion.lock) & SHMP_LOCK_WAITERS) != 0);
+    unit_await_futex(resizer);
+    CHECK_EQ(load_seq_cst(&header(0)->r.lock), 0);
+    CHECK_EQ(load_seq_cst(&header(0)->w.lock), 0);
+    CHECK_EQ(kill(resizer, SIGALRM), 0);
+    unit_join(resizer);
+    CHECK_EQ(shmp_fcntl(ends[1], F_GETPIPE_SZ, 0), 65536);
+    kill(poller, SIGCONT);
+    unit_join(poller);
+    CHECK_EQ(shmp_fcntl(ends[1], F_SETPIPE_SZ, 65536 * 4), 65536 * 4);
     close_ends();
 }
 
