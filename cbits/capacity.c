@@ -163,11 +163,11 @@ static long set_capacity(struct shmp_end *end, uint32_t slots)
     bool told = false;
     /* Room is foretold, like that of a read: dies before it is there, and pollers look in vain. */
     if (watched && r == 0)
-        told = shmp_companion_foretell_resize(h, end->fd, slots);
+        told = shmp_companion_foretell_resize(h, end->fd, end->mode, slots);
     if (r == 0)
         r = set_slots(pipe, slots);
     if (watched && told == (r < 0))
-        shmp_companion_resized_locked(h, end->fd);
+        shmp_companion_resized_locked(h, end->fd, end->mode);
     if (watched)
         shmp_companion_unlock(&pipe->live);
     unlock_both(end);

@@ -17,6 +17,7 @@
 #define MOST_EDGES 4096u
 
 #define COMPANION_MOST (2 * COMPANION_BYTES)
+#define LEAST_BYTES (COMPANION_BYTES / 2)
 
 static const unsigned char zeros[COMPANION_MOST];
 
@@ -142,16 +143,30 @@ static void drain(int fd)
     shmp_sys.read(fd, bytes, sizeof bytes);
 }
 
+/* This user's pipes hold too many pages: who is not privileged gets no slots back (CP-5).  Then two are
+ * left, one for "some" and both for "full". */
+static bool is_limited(const struct shmp_companion_line *c)
+{
+    return load_relaxed(&c->most_edges) != MOST_EDGES;
+}
+
 /* Full without a word to readers, from either end: one, two or all four slots are in use, and
- * the others go.  Pollers of write ends are told, and find it full. */
+ * the others go.  Pollers of write ends are told, and find it full.  A limited one may keep a free slot:
+ * they find room that is not there, and their write fills it. */
 static void take_free_slots(struct shmp_companion_line *c, int fd)
 {
-    for (long size = SHMP_PAGE; size <= COMPANION_BYTES; size *= 2)
-        if (shmp_sys.fcntl(fd, F_SETPIPE_SZ, size) >= 0) {
-            store_relaxed(&c->level, size == COMPANION_BYTES ? SHMP_LEVEL_FULL
-                                                             : SHMP_LEVEL_SHRUNK);
-            return;
-        }
+    for (long size = is_limited(c) ? LEAST_BYTES : SHMP_PAGE; size <= COMPANION_BYTES; size *= 2) {
+        int queued = 0;
+        uint32_t level = size == COMPANION_BYTES ? SHMP_LEVEL_FULL : SHMP_LEVEL_SHRUNK;
+        if (shmp_sys.fcntl(fd, F_SETPIPE_SZ, size) < 0)
+            continue;
+        if (is_limited(c))
+            level = shmp_sys.ioctl(fd, FIONREAD, &queued) == 0 && queued > (int)SHMP_PAGE
+                        ? SHMP_LEVEL_FULL
+                        : SHMP_LEVEL_NOT_FULL;
+        store_relaxed(&c->level, level);
+        return;
+    }
 }
 
 /* Every slot used, in one write: whole pages never merge.  Without readers the kernel takes
@@ -172,7 +187,7 @@ static uint32_t level_of(struct shmp_companion_line *c, int fd)
     uint32_t level = load_relaxed(&c->level);
     if (level == SHMP_LEVEL_UNKNOWN) {
         long size = shmp_sys.fcntl(fd, F_GETPIPE_SZ, 0);
-        if (size > 0 && size < COMPANION_BYTES && load_relaxed(&c->most_edges) == MOST_EDGES)
+        if (size > 0 && size < (is_limited(c) ? LEAST_BYTES : COMPANION_BYTES))
             level = SHMP_LEVEL_SHRUNK;
         else if (size > COMPANION_BYTES)
             level = SHMP_LEVEL_GROWN;
@@ -181,12 +196,20 @@ static uint32_t level_of(struct shmp_companion_line *c, int fd)
     return level;
 }
 
+/* false: one slot is left, and stays. */
+static bool give_slots_back(struct shmp_companion_line *c, int fd)
+{
+    bool all = shmp_sys.fcntl(fd, F_SETPIPE_SZ, COMPANION_BYTES) >= 0;
+    store_relaxed(&c->most_edges, all ? MOST_EDGES : 1);
+    return all || shmp_sys.fcntl(fd, F_SETPIPE_SZ, LEAST_BYTES) >= 0;
+}
+
 /* A reader is about to empty it, or to leave one byte: all its slots back. */
 static void restore_size(struct shmp_companion_line *c, int fd)
 {
     uint32_t level = level_of(c, fd);
-    if (level == SHMP_LEVEL_SHRUNK)
-        shmp_sys.fcntl(fd, F_SETPIPE_SZ, COMPANION_BYTES);
+    if (level == SHMP_LEVEL_SHRUNK && !give_slots_back(c, fd))
+        return; /* the next reader tries again; until then there is room when there is nothing else */
     /* GROWN stays: to take slots away is an event for writers, and nothing has happened. */
     if (level != SHMP_LEVEL_GROWN)
         store_relaxed(&c->level, SHMP_LEVEL_NOT_FULL);
@@ -286,9 +309,10 @@ static void sync_locked(struct shmp_header *h, int fd, int mode,
     if (!can_write(mode))
         return;
     level = load_relaxed(&c->level);
-    bool fills = full && !is_full(level) && op == SHMP_SYNC_WRITE && level != SHMP_LEVEL_GROWN;
+    bool fills = full && !is_full(level) && level != SHMP_LEVEL_GROWN &&
+                 (op == SHMP_SYNC_WRITE || is_limited(c));
     if (fills)
-        fill(c, fd); /* which is this write's edge, too */
+        fill(c, fd); /* which is this write's edge, too; of a limited one, a further one */
     else if (full && !is_full(level))
         take_free_slots(c, fd);
     if (op == SHMP_SYNC_WRITE && !fills) {
@@ -318,11 +342,14 @@ bool shmp_companion_foretell_write(struct shmp_header *h, int fd)
 {
     struct shmp_companion_line *c = &h->companion;
     uint32_t usage = load_seq_cst(&h->wait.poll_usage);
-    uint32_t queued = load_relaxed(&c->queued);
+    int queued = 0;
     bool level = (usage & SHMP_WATCH_READERS) != 0;
     if ((!level && (usage & SHMP_ASYNC_READERS) == 0) || !shmp_ring_looks_empty(h))
         return false;
-    if (!level && queued >= load_relaxed(&c->most_edges)) { /* no reader takes bytes out */
+    bool enough = load_relaxed(&c->queued) >= load_relaxed(&c->most_edges);
+    if (level) /* a second byte may take the second slot of two; but that is an upper bound */
+        enough = is_limited(c) && shmp_sys.ioctl(fd, FIONREAD, &queued) == 0 && queued > 0;
+    if (enough) { /* if no level is kept no reader takes bytes out */
         shmp_sys.write_quiet(fd, NOWHERE, 1);
         return true;
     }
@@ -342,7 +369,7 @@ static bool is_full_with(struct shmp_header *h, uint32_t max_usage)
 }
 
 /* One F_SETPIPE_SZ for one F_SETPIPE_SZ: pollers of write ends hear of it, readers do not. */
-static void resize_locked(struct shmp_header *h, int fd, bool full)
+static void resize_locked(struct shmp_header *h, int fd, int mode, bool full)
 {
     struct shmp_companion_line *c = &h->companion;
     uint32_t level = load_relaxed(&c->level);
@@ -360,20 +387,22 @@ static void resize_locked(struct shmp_header *h, int fd, bool full)
     }
     if (shmp_sys.fcntl(fd, F_SETPIPE_SZ, size) >= 0)
         store_relaxed(&c->level, level);
+    else if (!full && may_be_full(load_relaxed(&c->level)) && can_read(mode))
+        leave_one(c, fd); /* no more slots for this user: from a write end there is no other way */
 }
 
-bool shmp_companion_foretell_resize(struct shmp_header *h, int fd, uint32_t slots)
+bool shmp_companion_foretell_resize(struct shmp_header *h, int fd, int mode, uint32_t slots)
 {
     if ((load_seq_cst(&h->wait.poll_usage) & SHMP_WATCH_WRITERS) == 0 || is_full_with(h, slots))
         return false;
-    resize_locked(h, fd, false);
+    resize_locked(h, fd, mode, false);
     return true;
 }
 
-void shmp_companion_resized_locked(struct shmp_header *h, int fd)
+void shmp_companion_resized_locked(struct shmp_header *h, int fd, int mode)
 {
     if ((load_seq_cst(&h->wait.poll_usage) & SHMP_WATCH_WRITERS) != 0)
-        resize_locked(h, fd, is_full_with(h, shmp_max_usage(h)));
+        resize_locked(h, fd, mode, is_full_with(h, shmp_max_usage(h)));
 }
 
 bool shmp_companion_is_in_step(struct shmp_header *h, uint32_t sides)

@@ -90,8 +90,8 @@ void shmp_companion_sync_locked(struct shmp_live *live, int fd, int mode, enum s
 /* F_SETPIPE_SZ, which pollers of the write end hear of whatever it changed (CP-8).  foretell:
  * before the ring has so many slots, with both ring locks and the companion's held; true: they
  * have heard, of room.  Else, and if the resize then fails, resized. */
-bool shmp_companion_foretell_resize(struct shmp_header *header, int fd, uint32_t slots);
-void shmp_companion_resized_locked(struct shmp_header *header, int fd);
+bool shmp_companion_foretell_resize(struct shmp_header *header, int fd, int mode, uint32_t slots);
+void shmp_companion_resized_locked(struct shmp_header *header, int fd, int mode);
 
 /* Somebody looks from now on, SHMP_POLL_READERS | SHMP_POLL_WRITERS; or, SHMP_ASYNC_READERS, wants to
  * be told of each wait of a writer, SHMP_ASYNC_WRITERS, of each read.  Three steps of shmp_look (turn.c), which passes through both ring

@@ -8,6 +8,8 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
 
 #include "companion.h"
 #include "pipe.h"
@@ -97,10 +99,12 @@ static struct operation some_operation(void)
     return op;
 }
 
+static bool is_above; /* this user's pipes hold too many pages: a pipe gets no further slots */
+
 static ssize_t operate(const struct operation *op)
 {
-    if (op->kind == RESIZE)
-        return shmp_fcntl(ends[unit_below(2)], F_SETPIPE_SZ, (long)op->n * SHMP_SLOT_SIZE);
+    if (op->kind == RESIZE) /* there a write end cannot take the companion's bytes, and has no slots to give */
+        return shmp_fcntl(ends[is_above ? 0 : unit_below(2)], F_SETPIPE_SZ, (long)op->n * SHMP_SLOT_SIZE);
     if (op->kind == WRITE || op->kind == WRITE_ALL)
         return shmp_write(ends[1], bytes, op->n);
     return shmp_read(ends[0], bytes, op->n);
@@ -193,4 +197,91 @@ TEST(many_deaths_beside_who_looks_for_both)
 {
     for (int i = 0; i < 10; i++)
         walk(unit_rounds(100), 3);
+}
+
+/* ---- Above the limit of pages in pipes (CP-5) ---------------------------------------------------------- */
+
+static long refusing_fcntl(int fd, int command, long argument)
+{
+    if (is_above && command == F_SETPIPE_SZ && argument > fcntl(fd, F_GETPIPE_SZ))
+        return -EPERM;
+    int r = fcntl(fd, command, argument);
+    return r < 0 ? -errno : r;
+}
+
+static long small_pipe2(int fds[2], int flags)
+{
+    if (pipe2(fds, flags) < 0)
+        return -errno;
+    return fcntl(fds[0], F_SETPIPE_SZ, 2 * SHMP_PAGE) < 0 ? -errno : 0;
+}
+
+TEST(many_deaths_above_the_limit)
+{
+    is_above = true;
+    shmp_sys.fcntl = refusing_fcntl;
+    shmp_sys.pipe2 = small_pipe2;
+    for (int i = 0; i < 12; i++)
+        walk(unit_rounds(100), 1 + i % 3);
+}
+
+/* The companion of a full ring has one slot left when its user comes to the limit, and gets none back:
+ * "some" is not to be had.  A reader that goes on makes room heard of; and below the limit all is well. */
+TEST(the_limit_comes_between)
+{
+    const struct operation none = {.kind = READ};
+    CHECK_EQ(shmp_pipe2(ends, O_CLOEXEC | O_NONBLOCK), 0);
+    CHECK_EQ(shmp_write(ends[1], bytes, sizeof bytes), 16 * SHMP_SLOT_SIZE);
+    CHECK(shmp_fileno(ends[1]) >= 0);
+    CHECK(shmp_fileno(ends[0]) >= 0);
+    CHECK(!told(1));
+    CHECK_EQ(fcntl(ends[0]->fd, F_GETPIPE_SZ), SHMP_PAGE);
+    shmp_sys.fcntl = refusing_fcntl;
+    is_above = true;
+    for (int i = 0; i < 15; i++) {
+        CHECK_EQ(shmp_read(ends[0], bytes, SHMP_SLOT_SIZE), SHMP_SLOT_SIZE);
+        CHECK(told(0));
+    }
+    CHECK_EQ(shmp_read(ends[0], bytes, SHMP_SLOT_SIZE), SHMP_SLOT_SIZE);
+    check_told(&none, 3);
+    CHECK_EQ(shmp_write(ends[1], bytes, 2 * SHMP_SLOT_SIZE), 2 * SHMP_SLOT_SIZE);
+    CHECK(told(0));
+    is_above = false;
+    CHECK_EQ(shmp_read(ends[0], bytes, 1), 1);
+    check_told(&none, 3);
+    CHECK_EQ(shmp_write(ends[1], bytes, sizeof bytes), 14 * SHMP_SLOT_SIZE);
+    CHECK(!told(1));
+    CHECK_EQ(shmp_close(ends[0]), 0);
+    CHECK_EQ(shmp_close(ends[1]), 0);
+}
+
+/* The same with the kernel's own limit. */
+TEST(a_user_above_the_limit)
+{
+    enum { USER = 64231, PIPES = 200, NO_LIMIT = 3 };
+    if (geteuid() != 0)
+        SKIP("only root can be another user");
+    pid_t child = unit_fork();
+    if (child == 0) {
+        int pipes[PIPES][2];
+        int n = 0;
+        CHECK_EQ(setuid(USER), 0);
+        CHECK_EQ(prctl(PR_SET_DUMPABLE, 1), 0); /* its records can be seen */
+        while (n < PIPES && pipe2(pipes[n], O_CLOEXEC) == 0 &&
+               fcntl(pipes[n++][0], F_SETPIPE_SZ, 1 << 20) >= 0)
+            ;
+        while (n < PIPES && pipe2(pipes[n], O_CLOEXEC) == 0 &&
+               fcntl(pipes[n++][0], F_GETPIPE_SZ) > 2 * (int)SHMP_PAGE)
+            ;
+        is_above = fcntl(pipes[n - 1][0], F_GETPIPE_SZ) == 2 * (int)SHMP_PAGE;
+        if (!is_above)
+            _exit(NO_LIMIT);
+        for (int i = 0; i < 6; i++)
+            walk(unit_rounds(100), 1 + i % 3);
+        unit_done();
+    }
+    int status = unit_wait(child);
+    if (WIFEXITED(status) && WEXITSTATUS(status) == NO_LIMIT)
+        SKIP("this machine has no limit, or a high one");
+    CHECK_EQ(status, 0);
 }
