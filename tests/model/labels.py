@@ -18,9 +18,7 @@ PAGES = ROOT / "docs/explanation"
 MUTANTS = ROOT / "tests/unit_c/mutants.py"
 
 # Without a mutant yet.  A label may leave this list, and none may be added without a reason.
-OPEN = {
-    "companion-sync L0": "its order matters on weakly ordered processors only; not modelled",
-}
+OPEN: dict[str, str] = {}
 
 # Operations that the tables do not label, and the model does.
 UNLABELLED = {"G": "gather whom to watch", "H": "hand-on", "O": "is the other side overdue?"}

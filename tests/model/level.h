@@ -17,6 +17,15 @@ enum level_variant {
     NO_WAITING_BYTE,
     S2_RELAXED,
     FORETOLD_ONLY_FROM_FULL,
+    CONTENT_WITH_THE_FLAG,
+    NOT_NOTED,
+    NOTED_OUTSIDE_THE_LOCK,
+    NOTES_MADE_UNTOLD_OF_BY_SIGNAL,
+    NOTED_AFTER_IT_IS_TOLD,
+    NOTES_LEFT_TO_THE_NEXT_WRITER,
+    NOTES_MADE_UNTOLD,
+    LEVEL_WITHOUT_NOTES,
+    TELLER_NOT_WAITED_FOR,
 };
 
 struct level_setting {
@@ -25,6 +34,7 @@ struct level_setting {
     unsigned slots;
     unsigned deaths;
     bool old_look;   /* one that does not pass through the locks */
+    bool async;      /* readers do not poll: they wait for SIGIO */
     enum level_variant variant;
 };
 

@@ -30,6 +30,7 @@ struct run {
 #define REFUTED_SLOWLY(title, labels, name, ...)                                                  \
     {title, labels, true, true, {.variant = name, __VA_ARGS__}, {0}, {0}}
 #define POLL_HOLDS(title, ...) {title, "", false, false, {0}, {__VA_ARGS__}, {0}}
+#define POLL_HOLDS_SLOWLY(title, ...) {title, "", false, true, {0}, {__VA_ARGS__}, {0}}
 #define POLL_REFUTED(title, labels, name, ...)                                                    \
     {title, labels, true, false, {0}, {.variant = name, __VA_ARGS__}, {0}}
 #define TOLD_HOLDS(title, ...) {title, "", false, false, {0}, {0}, {__VA_ARGS__}}
@@ -77,6 +78,13 @@ static const struct run runs[] = {
                .slots = 2, .deaths = 1),
     POLL_HOLDS("poll: 1 writer, 2 readers, a death", TWO_READERS, .deaths = 1),
     POLL_HOLDS("poll: 2 writers, 1 reader, two deaths", TWO_WRITERS, .deaths = 2),
+    POLL_HOLDS_SLOWLY("poll: 1 writer, 2 readers, two deaths", TWO_READERS, .deaths = 2),
+    POLL_HOLDS_SLOWLY("poll: 2 writers, 2 readers, a death", .readers = 2, .writers = 2, .slots = 1,
+                      .deaths = 1),
+    POLL_HOLDS_SLOWLY("poll: 2 writers, 2 readers, two deaths", .readers = 2, .writers = 2,
+                      .slots = 1, .deaths = 2),
+    POLL_HOLDS("signals: 2 writers, 1 reader, two deaths", TWO_WRITERS, .deaths = 2, .async = true),
+    POLL_HOLDS("signals: 1 writer, 2 readers, two deaths", TWO_READERS, .deaths = 2, .async = true),
     TOLD_HOLDS("notifier: 1 writer, 1 relay, a death", ONE_RELAY, .deaths = 1),
     TOLD_HOLDS("notifier: 2 writers, one late, 1 relay, two deaths", RELAY_TWO_WRITERS,
                LATE_WRITER, .deaths = 2),
@@ -171,6 +179,23 @@ static const struct run runs[] = {
                  ONE_TO_ONE),
     POLL_REFUTED("poll: a read foretells only from a level that is known to be full", "F",
                  FORETOLD_ONLY_FROM_FULL, .readers = 2, .writers = 2, .slots = 1, .deaths = 2),
+    POLL_REFUTED("poll: a first look is content with the flag", "L0", CONTENT_WITH_THE_FLAG,
+                 TWO_WRITERS, .deaths = 1),
+    POLL_REFUTED("poll: what is foretold is not noted", "F", NOT_NOTED, TWO_WRITERS, .deaths = 1),
+    POLL_REFUTED("poll: told, then noted", "F", NOTED_AFTER_IT_IS_TOLD, TWO_WRITERS, .deaths = 1),
+    POLL_REFUTED("poll: noted outside the companion's lock", "F", NOTED_OUTSIDE_THE_LOCK, ONE_TO_ONE),
+    POLL_REFUTED("poll: a note of a dead one waits for the next of its side", "F",
+                 NOTES_LEFT_TO_THE_NEXT_WRITER, TWO_WRITERS, .deaths = 1),
+    POLL_REFUTED("poll: a note is made although nobody has been told", "F", NOTES_MADE_UNTOLD,
+                 TWO_WRITERS, .deaths = 2),
+    POLL_REFUTED("poll: the level does not know of notes", "S4", LEVEL_WITHOUT_NOTES, TWO_READERS,
+                 .deaths = 1),
+    POLL_REFUTED("signals: a note is made although nobody has signalled", "F",
+                 NOTES_MADE_UNTOLD_OF_BY_SIGNAL, TWO_WRITERS, .deaths = 2, .async = true),
+    POLL_REFUTED("signals: a reader does not wait for who signals", "S3", TELLER_NOT_WAITED_FOR,
+                 ONE_TO_ONE, .async = true),
+    POLL_REFUTED("signals: told after the change, not foretold", "F", TOLD_AFTER_THE_CHANGE,
+                 ONE_TO_ONE, .deaths = 1, .async = true),
     POLL_REFUTED("poll: S2 relaxed: asked before S1 only", "S2", S2_RELAXED, ONE_TO_ONE,
                  .old_look = true),
 
