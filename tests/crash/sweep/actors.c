@@ -1,6 +1,7 @@
 /* actors.c - the survivors, and how the director talks to them. */
 #include "actors.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/futex.h>
@@ -19,18 +20,27 @@
 
 struct control *control;
 
-void control_make(void)
+/* Shared, so that fork() does not copy its page tables thousands of times a minute. */
+void control_adopt(int fd)
 {
-    control = mmap(NULL, sizeof *control, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1,
-                   0);
+    control = mmap(NULL, sizeof *control, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    bytes_use(control->pattern);
+}
+
+int control_make(void)
+{
+    int fd = memfd_create("sweep", MFD_CLOEXEC);
+    if (fd < 0 || ftruncate(fd, sizeof *control) != 0)
+        return -1;
+    control_adopt(fd);
+    bytes_prepare();
+    return fd;
 }
 
 void control_reset(void)
 {
     memset(control, 0, offsetof(struct control, ledger));
-    control->ledger.intents = 0;
-    control->ledger.received = 0;
-    memset(control->ledger.written, 0, sizeof control->ledger.written);
+    ledger_reset(&control->ledger);
 }
 
 static void futex_wait(_Atomic uint32_t *word, uint32_t value, const struct timespec *timeout)
@@ -55,6 +65,7 @@ long logged_write(shmp_end *end, enum tag tag, size_t bytes)
     struct intent *intent = ledger_begin(&control->ledger, tag, bytes);
     long r = outcome(shmp_write(end, bytes_of(tag, intent->offset), bytes));
     ledger_end(&control->ledger, intent, r);
+    control->box[WRITER].moved += tag == TAG_WRITER && r > 0;
     return r;
 }
 
@@ -64,8 +75,10 @@ static long logged_read(shmp_end *end, size_t bytes)
     if (bytes > STREAM_MAX - ledger->received)
         return -EFBIG;
     long r = outcome(shmp_read(end, ledger->stream + ledger->received, bytes));
-    if (r > 0)
-        ledger->received += (size_t)r;
+    if (r > 0) {
+        ledger_receive(ledger, (size_t)r);
+        control->box[READER].moved++;
+    }
     return r;
 }
 
@@ -126,6 +139,42 @@ static long poll_and(shmp_end *end, struct box *box, short events, bool edge)
     return r;
 }
 
+static long arm_and(shmp_end *end, struct box *box, short event)
+{
+    long r;
+    set_nonblocking(end, true);
+    do {
+        r = event == POLLOUT ? logged_write(end, TAG_WRITER, (size_t)box->argument)
+                             : logged_read(end, 65536);
+        if (r != -EAGAIN)
+            break;
+        int again = shmp_arm(end, event);
+        if (again < 0)
+            r = -errno;
+        if (again == 0)
+            poll(&(struct pollfd){.fd = shmp_descriptor(end), .events = event}, 1, -1);
+    } while (r == -EAGAIN && box->vain++ <= MOST_VAIN);
+    set_nonblocking(end, false);
+    return r;
+}
+
+static int notifier = -1;
+
+static long count(struct box *box)
+{
+    uint64_t operations = 0;
+    if (shmp_notifier_read(notifier, &operations) != 0)
+        return -errno;
+    return box->counted += (long)operations;
+}
+
+static long finish(shmp_end *end)
+{
+    if (notifier >= 0 && shmp_notifier_close(notifier) != 0)
+        return -errno;
+    return outcome(shmp_close(end));
+}
+
 static long levels(shmp_end *end)
 {
     struct pollfd look = {.fd = shmp_fileno(end), .events = POLLIN | POLLOUT};
@@ -150,6 +199,14 @@ static long carry_out(shmp_end *end, struct box *box)
         return poll_and(end, box, POLLOUT, false);
     case DO_EDGE_READ:
         return poll_and(end, box, POLLIN, true);
+    case DO_ARM_READ:
+        return arm_and(end, box, POLLIN);
+    case DO_ARM_WRITE:
+        return arm_and(end, box, POLLOUT);
+    case DO_LISTEN:
+        return notifier = (int)outcome(shmp_notifier_open(end));
+    case DO_COUNT:
+        return count(box);
     case DO_LOOK:
         return outcome(shmp_fileno(end));
     case DO_LEVELS:
@@ -159,7 +216,7 @@ static long carry_out(shmp_end *end, struct box *box)
     case DO_PENDING:
         return shmp_ioctl(end, FIONREAD, &bytes) < 0 ? -(long)errno : bytes;
     case DO_CLOSE:
-        return outcome(shmp_close(end));
+        return finish(end);
     case DO_NOTHING:
     case DO_EXIT:
         break;
@@ -171,6 +228,7 @@ _Noreturn void actor_run(enum who who, shmp_end *end)
 {
     struct box *box = &control->box[who];
     uint32_t done = 0;
+    box->companion = shmp_descriptor(end);
     for (;;) {
         uint32_t asked;
         while ((asked = atomic_load(&box->asked)) == done)
@@ -204,12 +262,12 @@ bool has_answered(enum who who)
     return atomic_load(&box->answered) == atomic_load(&box->asked);
 }
 
-/* The system call that the process sleeps in, with its arguments.  false: it runs. */
-static bool read_call(pid_t pid, unsigned long call[7])
+/* The system call that the thread sleeps in, with its arguments.  false: it runs. */
+static bool read_call(pid_t pid, pid_t thread, unsigned long call[7])
 {
-    char path[40];
+    char path[60];
     char text[200];
-    snprintf(path, sizeof path, "/proc/%d/syscall", (int)pid);
+    snprintf(path, sizeof path, "/proc/%d/task/%d/syscall", (int)pid, (int)thread);
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
         return false;
@@ -227,7 +285,7 @@ static bool read_call(pid_t pid, unsigned long call[7])
 long sleeps_in(pid_t pid)
 {
     unsigned long call[7];
-    return read_call(pid, call) ? (long)call[0] : -1;
+    return read_call(pid, pid, call) ? (long)call[0] : -1;
 }
 
 bool sleeps_for_others(pid_t pid)
@@ -235,7 +293,7 @@ bool sleeps_for_others(pid_t pid)
     unsigned long call[7];
     struct timespec until;
     struct timespec now;
-    if (!read_call(pid, call))
+    if (!read_call(pid, pid, call))
         return false;
     /* The fourth argument of both is an absolute time, or nothing. */
     if ((call[0] != SYS_futex && call[0] != SYS_futex_waitv) || call[4] == 0)
@@ -246,6 +304,22 @@ bool sleeps_for_others(pid_t pid)
         return false;
     clock_gettime(CLOCK_MONOTONIC, &now);
     return (until.tv_sec - now.tv_sec) * 1000 + (until.tv_nsec - now.tv_nsec) / 1000000 > 100;
+}
+
+/* The only other thread of that process; 0: there is none. */
+static pid_t other_thread(pid_t pid)
+{
+    char path[40];
+    struct dirent *entry;
+    pid_t found = 0;
+    snprintf(path, sizeof path, "/proc/%d/task", (int)pid);
+    DIR *directory = opendir(path);
+    while (directory && (entry = readdir(directory)))
+        if (entry->d_name[0] != '.' && atoi(entry->d_name) != pid)
+            found = atoi(entry->d_name);
+    if (directory)
+        closedir(directory);
+    return found;
 }
 
 static uint64_t now_ms(void)
@@ -297,6 +371,21 @@ bool await_asleep(enum who who)
             return false;
         sched_yield();
     }
+}
+
+bool await_relay(pid_t pid, bool for_ever)
+{
+    pid_t relay = other_thread(pid);
+    uint64_t start = now_ms();
+    unsigned long call[7];
+    while (relay == 0 || !read_call(pid, relay, call) || call[0] != SYS_futex_waitv ||
+           (for_ever && call[4] != 0)) {
+        if (now_ms() - start > SLOW_MS)
+            return false;
+        sched_yield();
+        relay = other_thread(pid);
+    }
+    return true;
 }
 
 long tell(enum who who, enum command command, long argument, bool *hung)

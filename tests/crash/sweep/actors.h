@@ -7,6 +7,7 @@
 #define SWEEP_ACTORS_H
 
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <sys/types.h>
 
 #include "bytes.h"
@@ -23,10 +24,14 @@ enum command {
     DO_POLL_READ,  /* in poll() on the real descriptor until a nonblocking read gets something */
     DO_POLL_WRITE, /* the same for a write of argument bytes */
     DO_EDGE_READ,  /* as DO_POLL_READ, edge triggered by epoll */
+    DO_ARM_READ,   /* as an event loop does that tries first, and arms before it sleeps */
+    DO_ARM_WRITE,  /* the same for a write of argument bytes */
     DO_LOOK,       /* fileno() */
     DO_LEVELS,     /* what poll() shows now, on the end that it has */
     DO_RESIZE,     /* to argument bytes */
     DO_PENDING,    /* FIONREAD */
+    DO_LISTEN,     /* opens a notifier */
+    DO_COUNT,      /* how many operations it has counted by now */
     DO_CLOSE,
     DO_EXIT,
 };
@@ -40,6 +45,9 @@ struct box {
     long result; /* of the call, or -errno */
     pid_t pid;
     unsigned vain; /* wakes of a poller that found nothing */
+    long moved;    /* operations of its end that moved data */
+    long counted;  /* by its notifier */
+    int companion; /* its descriptor of that pipe */
 };
 
 struct control {
@@ -47,11 +55,15 @@ struct control {
     _Atomic uint32_t victim_done;
     long victim_result;
     struct ledger ledger;
+    unsigned char pattern[TAGS * PATTERN_BYTES];
 };
 
 extern struct control *control;
 
-void control_make(void);
+/* A descriptor of it, for who executes another program; -1: it cannot be made. */
+int control_make(void);
+/* In that program. */
+void control_adopt(int fd);
 void control_reset(void);
 
 /* In the child: carries out commands until DO_EXIT.  Either end may be NULL. */
@@ -71,6 +83,10 @@ long tell(enum who who, enum command command, long argument, bool *hung);
 long sleeps_in(pid_t pid);
 /* It sleeps, and not only until a timer of a few milliseconds lets it look again. */
 bool sleeps_for_others(pid_t pid);
+
+/* Until the relay of that process's notifier sleeps; for_ever: and watches all whom it must, so
+ * that nothing else wakes it.  false: it does not. */
+bool await_relay(pid_t pid, bool for_ever);
 
 /* One blocking write with its intent log; the director and the victims use it, too. */
 long logged_write(shmp_end *end, enum tag tag, size_t bytes);

@@ -9,7 +9,7 @@
 #define ARENA_BYTES ((size_t)4 << 20)
 
 static unsigned char arena[ARENA_BYTES] __attribute__((aligned(4096)));
-static size_t used;
+static _Atomic size_t used; /* survivors and victims with notifiers have a second thread */
 static size_t marked;
 
 void arena_mark(void)
@@ -22,17 +22,23 @@ void arena_reset(void)
     used = marked;
 }
 
-void *malloc(size_t size)
+/* Not malloc itself: of that and a memset in calloc the compiler makes a call of calloc. */
+static void *take(size_t size)
 {
     size_t taken = (size + 31) & ~(size_t)15; /* the size itself goes in front */
     if (size > ARENA_BYTES || taken > ARENA_BYTES - used) {
         errno = ENOMEM;
         return NULL;
     }
-    unsigned char *at = arena + used + 16;
+    size_t from = (used += taken) - taken;
+    unsigned char *at = arena + from + 16;
     memcpy(at - 16, &size, sizeof size);
-    used += taken;
     return at;
+}
+
+void *malloc(size_t size)
+{
+    return take(size);
 }
 
 void *calloc(size_t count, size_t size)
@@ -41,14 +47,14 @@ void *calloc(size_t count, size_t size)
         errno = ENOMEM;
         return NULL;
     }
-    void *at = malloc(count * size);
+    void *at = take(count * size);
     return at ? memset(at, 0, count * size) : NULL;
 }
 
 void *realloc(void *old, size_t size)
 {
     size_t before = 0;
-    void *at = malloc(size);
+    void *at = take(size);
     if (old && at) {
         memcpy(&before, (unsigned char *)old - 16, sizeof before);
         memcpy(at, old, before < size ? before : size);

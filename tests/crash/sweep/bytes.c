@@ -1,19 +1,21 @@
 /* bytes.c - the pattern, the intent log, and the check of a received stream against it. */
 #include "bytes.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/mman.h>
 
 #include "shmpipe.h"
 
 static unsigned char *pattern;
 
+void bytes_use(unsigned char *at)
+{
+    pattern = at;
+}
+
 void bytes_prepare(void)
 {
-    /* Shared, so that fork() does not copy its page tables thousands of times a minute. */
-    pattern = mmap(NULL, TAGS * PATTERN_BYTES, PROT_READ | PROT_WRITE,
-                   MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     for (size_t tag = 0; tag < TAGS; tag++)
         for (size_t i = 0; i < PATTERN_BYTES; i++)
             pattern[tag * PATTERN_BYTES + i] =
@@ -32,6 +34,22 @@ struct intent *ledger_begin(struct ledger *ledger, enum tag tag, size_t length)
         .tag = tag, .offset = ledger->written[tag], .length = length, .returned = IN_DOUBT};
     ledger->intents++;
     return intent;
+}
+
+void ledger_reset(struct ledger *ledger)
+{
+    ledger->packets = false;
+    ledger->intents = 0;
+    ledger->received = 0;
+    ledger->reads = 0;
+    memset(ledger->written, 0, sizeof ledger->written);
+}
+
+void ledger_receive(struct ledger *ledger, size_t bytes)
+{
+    ledger->received += bytes;
+    if (ledger->packets)
+        ledger->read[ledger->reads++] = bytes;
 }
 
 void ledger_end(struct ledger *ledger, struct intent *intent, long returned)
@@ -121,6 +139,35 @@ static const char *measure(const struct ledger *ledger, enum tag tag, struct str
     return NULL;
 }
 
+/* PK: each read is one packet, whole: neither two, nor a part of one.  The bytes are those of
+ * the strands, so a length at an offset says which packet it is. */
+static const char *check_packets(const struct ledger *ledger, struct strand *strands)
+{
+    size_t at = 0;
+    for (enum tag tag = 0; tag < TAGS; tag++)
+        strands[tag].at = 0;
+    for (unsigned i = 0; i < ledger->reads; i++) {
+        enum tag tag = ledger->stream[at] >> 6;
+        size_t offset = offset_in(&strands[tag]);
+        size_t packet = 0;
+        for (unsigned n = 0; n < ledger->intents; n++) {
+            const struct intent *intent = &ledger->intent[n];
+            if (intent->tag != tag || intent->returned == -EAGAIN || offset < intent->offset ||
+                (offset - intent->offset) % SHMP_PIPE_BUF != 0 ||
+                offset >= intent->offset + intent->length)
+                continue;
+            packet = intent->offset + intent->length - offset;
+        }
+        if (packet > SHMP_PIPE_BUF)
+            packet = SHMP_PIPE_BUF;
+        if (ledger->read[i] != packet)
+            return WRONG("a read of a packet of %zu bytes got %zu", packet, ledger->read[i]);
+        strands[tag].at += ledger->read[i];
+        at += ledger->read[i];
+    }
+    return NULL;
+}
+
 const char *ledger_check(const struct ledger *ledger, size_t *lost)
 {
     struct strand strands[TAGS] = {0};
@@ -154,5 +201,13 @@ const char *ledger_check(const struct ledger *ledger, size_t *lost)
         if (torn && torn->length <= SHMP_PIPE_BUF)
             return WRONG("a write of %zu bytes is torn", torn->length);
     }
-    return NULL;
+    return ledger->packets ? check_packets(ledger, strands) : NULL;
+}
+
+bool ledger_has(const struct ledger *ledger, enum tag tag)
+{
+    for (size_t i = 0; i < ledger->received; i++)
+        if (ledger->stream[i] >> 6 == tag)
+            return true;
+    return false;
 }

@@ -27,21 +27,32 @@ struct intent {
 #define IN_DOUBT (-1000000L)
 
 struct ledger {
+    bool packets; /* every write is one packet for each PIPE_BUF bytes */
     unsigned intents;
     struct intent intent[LOG_MAX];
     size_t written[TAGS]; /* bytes that calls have returned, by tag */
     size_t received;      /* bytes in stream */
+    unsigned reads;       /* that got something, while they are packets */
+    size_t read[LOG_MAX]; /* bytes */
     unsigned char stream[STREAM_MAX];
 };
 
+/* Where TAGS * PATTERN_BYTES are; and fills them. */
+void bytes_use(unsigned char *at);
 void bytes_prepare(void);
 const unsigned char *bytes_of(enum tag tag, size_t offset);
 
 struct intent *ledger_begin(struct ledger *ledger, enum tag tag, size_t length);
+/* Nothing was written, and nothing received. */
+void ledger_reset(struct ledger *ledger);
+/* So many bytes more are in the stream: one read. */
+void ledger_receive(struct ledger *ledger, size_t bytes);
 void ledger_end(struct ledger *ledger, struct intent *intent, long returned);
 
 /* What was received against what was written.  lost: how many bytes at the front of everything
  * nobody has received (a reader died with them).  NULL, or what is wrong, in a static text. */
 const char *ledger_check(const struct ledger *ledger, size_t *lost);
+/* Whether anything of this writer was received. */
+bool ledger_has(const struct ledger *ledger, enum tag tag);
 
 #endif

@@ -1,170 +1,6 @@
-/* contexts.c - the operations, and the table of contexts. */
+/* contexts.c - the table of contexts. */
 #include "contexts.h"
 
-#include <errno.h>
-#include <fcntl.h>
-#include <stdio.h>
-#include <sys/ioctl.h>
-#include <unistd.h>
-
-#include "pipe.h"
-
-const char *const state_names[] = {"empty", "some", "two", "nearly", "full"};
-const char *const stance_names[] = {"absent", "idle", "asleep", "polls", "edge", "looked"};
-const char *const command_names[] = {"nothing", "reads",    "writes",     "drains", "fills",
-                                     "polls",   "polls",    "edge-polls", "looks",  "levels",
-                                     "resizes", "pending?", "closes",     "exits"};
-static const char *const first_names[] = {"", ", then write", ", then resize", ", then look",
-                                          ", then FIONREAD"};
-
-/* ---- Operations ------------------------------------------------------------------------ */
-
-static unsigned char received[1 << 20]; /* by a victim: it takes that with it */
-
-static long outcome(long r)
-{
-    return r < 0 ? -(long)errno : r;
-}
-
-static long do_write(struct victim *v)
-{
-    return outcome(shmp_write(v->writer, bytes_of(v->tag, 0), (size_t)v->operation->argument));
-}
-
-static long do_read(struct victim *v)
-{
-    return outcome(shmp_read(v->reader, received, (size_t)v->operation->argument));
-}
-
-static long do_read_halves(struct victim *v)
-{
-    struct shmp_turn turn;
-    shmp_hold(v->reader);
-    long r = shmp_read_begin(v->reader, (size_t)v->operation->argument, &turn);
-    if (r > 0)
-        r = shmp_read_finish(v->reader, received, (size_t)r, &turn);
-    shmp_release(v->reader);
-    return r;
-}
-
-static shmp_end *own(struct victim *v)
-{
-    return v->reader ? v->reader : v->writer;
-}
-
-static long do_close(struct victim *v)
-{
-    return outcome(shmp_close(own(v)));
-}
-
-static long do_fork(struct victim *v)
-{
-    pid_t child = fork();
-    if (child == 0) {
-        control->box[CHILD].pid = getpid();
-        actor_run(CHILD, own(v));
-    }
-    return child > 0 ? 0 : -errno;
-}
-
-static long do_resize(struct victim *v)
-{
-    return outcome(shmp_fcntl(own(v), F_SETPIPE_SZ, v->operation->argument));
-}
-
-static long do_look(struct victim *v)
-{
-    return outcome(shmp_fileno(own(v)));
-}
-
-static long do_async(struct victim *v)
-{
-    return outcome(shmp_fcntl(own(v), F_SETFL, O_ASYNC));
-}
-
-static long do_pending(struct victim *v)
-{
-    int bytes = 0;
-    long r = outcome(shmp_ioctl(own(v), FIONREAD, &bytes));
-    return r < 0 ? r : bytes;
-}
-
-static long do_import(struct victim *v)
-{
-    return shmp_import(&v->token[v->operation->argument]) ? 0 : -errno;
-}
-
-static long do_open(struct victim *v)
-{
-    return shmp_open(v->name, (int)v->operation->argument) ? 0 : -errno;
-}
-
-static long do_mkfifo(struct victim *v)
-{
-    return outcome(shmp_mkfifo(v->name, 0600));
-}
-
-static long do_unlink(struct victim *v)
-{
-    return outcome(shmp_unlink(v->name));
-}
-
-#define K 1024L
-#define W(name, bytes)                                                                    \
-    {name, HAS_WRITER, true, false, bytes, do_write, .waker = READER, .wake = DO_READ,           \
-     .wake_argument = 4 * K}
-#define R(name, bytes)                                                                    \
-    {name, HAS_READER, false, true, bytes, do_read, .waker = WRITER, .wake = DO_WRITE,            \
-     .wake_argument = 60}
-
-static const struct operation write_small = W("write 100", 100);
-static const struct operation write_slot = W("write 4096", 4 * K);
-static const struct operation write_merging = W("write 4196", 4 * K + 100);
-static const struct operation write_many = W("write 12000", 12000);
-static const struct operation write_long = W("write 278628", 272 * K + 100);
-static const struct operation write_sleeping = W("write 300 that sleeps", 300);
-static const struct operation write_sleeping_long = W("write 10000 that sleeps", 10000);
-static const struct operation read_small = R("read 40", 40);
-static const struct operation read_slot = R("read 4096", 4 * K);
-static const struct operation read_all = R("read 65536", 64 * K);
-static const struct operation read_sleeping = R("read 100 that sleeps", 100);
-static const struct operation read_halves = {
-    "read 4096 in halves", HAS_READER, false, true, 4 * K, do_read_halves, .wake = DO_NOTHING};
-static const struct operation close_reader = {"close reader", HAS_READER, .run = do_close};
-static const struct operation close_writer = {"close writer", HAS_WRITER, .run = do_close};
-static const struct operation fork_reader = {"fork reader", HAS_READER, .run = do_fork,
-                                             .forks = true};
-static const struct operation fork_writer = {"fork writer", HAS_WRITER, .run = do_fork,
-                                             .forks = true};
-static const struct operation grow = {"grow to 8 slots", HAS_WRITER, .argument = 32 * K,
-                                      .run = do_resize};
-static const struct operation grow_reader = {"grow to 8 slots", HAS_READER, .argument = 32 * K,
-                                             .run = do_resize};
-static const struct operation shrink = {"shrink to 2 slots", HAS_WRITER, .argument = 8 * K,
-                                        .run = do_resize};
-static const struct operation look_reader = {"fileno reader", HAS_READER, .run = do_look};
-static const struct operation look_writer = {"fileno writer", HAS_WRITER, .run = do_look};
-static const struct operation async_reader = {"O_ASYNC reader", HAS_READER, .run = do_async};
-static const struct operation async_writer = {"O_ASYNC writer", HAS_WRITER, .run = do_async};
-static const struct operation pending = {"FIONREAD", HAS_READER, .run = do_pending};
-static const struct operation import_reader = {"attach reader", HAS_DESCRIPTORS, .argument = 0,
-                                               .run = do_import};
-static const struct operation import_writer = {"attach writer", HAS_DESCRIPTORS, .argument = 1,
-                                               .run = do_import};
-static const struct operation open_reader = {"open reader", HAS_NOTHING, .run = do_open,
-                                             .argument = O_RDONLY, .kind = BY_NAME};
-static const struct operation open_writer = {"open writer", HAS_NOTHING, .run = do_open,
-                                             .argument = O_WRONLY, .kind = BY_NAME};
-static const struct operation open_both = {"open both", HAS_NOTHING, .run = do_open,
-                                           .argument = O_RDWR, .kind = BY_NAME};
-static const struct operation make_name = {"mkfifo", HAS_NOTHING, .run = do_mkfifo,
-                                           .kind = MAKES_NAME};
-static const struct operation drop_name = {"unlink", HAS_NOTHING, .run = do_unlink,
-                                           .kind = BY_NAME};
-
-/* ---- The table ----------------------------------------------------------------------------- */
-
-#define CONTEXTS_MAX 512
 static struct context table[CONTEXTS_MAX];
 static size_t count;
 
@@ -178,6 +14,17 @@ static struct context *add(const struct operation *operation, enum state state,
                                 .reader = reader,
                                 .writer = writer};
     return context;
+}
+
+static bool is_there(const struct operation *operation, enum state state, bool wrapped,
+                     bool packets)
+{
+    for (size_t i = 0; i < count; i++)
+        if (table[i].operation == operation && table[i].state == state &&
+            table[i].wrapped == wrapped && table[i].packets == packets && table[i].dead == NULL &&
+            table[i].arrival == FORKED && table[i].meanwhile == DO_NOTHING)
+            return true;
+    return false;
 }
 
 static void add_wrapped(const struct operation *operation, enum state state, enum stance reader,
@@ -342,15 +189,25 @@ static void first_acts(void)
 }
 
 /* P8: the first one to recover dies, too. */
+struct recovery {
+    const struct operation *dead;
+    const struct operation *recovers;
+    enum state state;
+    enum stance reader;
+    enum stance writer;
+};
+
+static struct context *add_recovery(const struct recovery *recovery)
+{
+    struct context *c =
+        add(recovery->recovers, recovery->state, recovery->reader, recovery->writer);
+    c->dead = recovery->dead;
+    return c;
+}
+
 static void recoveries(void)
 {
-    static const struct {
-        const struct operation *dead;
-        const struct operation *recovers;
-        enum state state;
-        enum stance reader;
-        enum stance writer;
-    } both[] = {
+    static const struct recovery both[] = {
         {&write_small, &write_small, EMPTY, ASLEEP, IDLE},
         {&write_small, &write_small, SOME, IDLE, IDLE},
         {&write_small, &write_small, EMPTY, POLLS, IDLE},
@@ -367,10 +224,22 @@ static void recoveries(void)
         {&grow, &grow, FULL, IDLE, ASLEEP},
         {&look_reader, &look_reader, SOME, IDLE, IDLE},
         {&look_writer, &write_small, SOME, IDLE, IDLE},
+        {&write_small, &rescue_reader, EMPTY, IDLE, IDLE},
+        {&write_small, &arm_reader, EMPTY, IDLE, IDLE},
+    };
+    static const struct recovery also[] = {
+        {&read_slot, &rescue_writer, TWO, IDLE, IDLE},
+        {&write_small, &listen_reader, EMPTY, IDLE, IDLE},
+        {&write_small, &write_small, EMPTY, LISTENS, IDLE},
+        {&write_merging, &write_small, SOME, LISTENS, IDLE},
+        {&read_slot, &read_slot, TWO, IDLE, LISTENS},
+        {&write_small, &write_small, EMPTY, ARMED, IDLE},
+        {&read_slot, &read_slot, FULL, IDLE, ARMED},
     };
     for (size_t i = 0; i < sizeof both / sizeof both[0]; i++)
-        add(both[i].recovers, both[i].state, both[i].reader, both[i].writer)->dead =
-            both[i].dead;
+        add_recovery(&both[i]);
+    for (size_t i = 0; i < sizeof also / sizeof also[0]; i++)
+        add_recovery(&also[i])->only_all = true;
 }
 
 /* While the victim is between two changes somebody else comes. */
@@ -414,6 +283,224 @@ static void meetings(void)
     }
 }
 
+/* Notifiers: of survivors, whose count must be exact, and of victims. */
+static void notifiers(void)
+{
+    static const struct {
+        const struct operation *operation;
+        enum state state;
+    } counted[] = {
+        {&write_small, EMPTY},    {&write_small, SOME}, {&write_small, NEARLY},
+        {&write_merging, EMPTY},  {&write_merging, SOME}, {&write_many, EMPTY},
+        {&write_sleeping, FULL},  {&read_small, SOME},  {&read_slot, SOME},
+        {&read_slot, TWO},        {&read_slot, FULL},   {&read_all, TWO},
+        {&read_all, FULL},        {&read_sleeping, EMPTY},
+    };
+    for (size_t i = 0; i < sizeof counted / sizeof counted[0]; i++) {
+        const struct operation *o = counted[i].operation;
+        add_wrapped(o, counted[i].state, o->writes ? LISTENS : IDLE, o->writes ? IDLE : LISTENS);
+    }
+    add(&write_small, EMPTY, LISTENS, LISTENS);
+    add(&write_small, EMPTY, LISTENS, LOOKED);
+    add(&write_small, EMPTY, LISTENS, ABSENT);
+    add(&write_small, EMPTY, LISTENS, IDLE)->cold = true;
+    add(&write_small, EMPTY, LISTENS, IDLE)->packets = true;
+    add(&write_many, EMPTY, LISTENS, IDLE)->packets = true;
+    add(&read_slot, FULL, LOOKED, LISTENS);
+    add(&read_slot, FULL, ABSENT, LISTENS);
+    add(&read_slot, FULL, IDLE, LISTENS)->packets = true;
+    add(&read_halves, TWO, IDLE, LISTENS);
+    /* Nothing of these counts. */
+    static const struct operation *const silent[] = {&close_writer, &fork_writer, &grow,
+                                                     &look_writer,  &arm_writer,  &import_writer};
+    for (size_t i = 0; i < sizeof silent / sizeof silent[0]; i++)
+        add(silent[i], SOME, LISTENS, IDLE);
+    add(&close_writer, SOME, LISTENS, ABSENT);
+    add(&close_reader, SOME, ABSENT, LISTENS);
+
+    static const struct operation *const of_reader[] = {&listen_reader, &count_reader,
+                                                        &rescue_reader, &unlisten_reader};
+    static const struct operation *const of_writer[] = {&listen_writer, &count_writer,
+                                                        &rescue_writer, &unlisten_writer};
+    for (size_t i = 0; i < 4; i++) {
+        add_wrapped(of_reader[i], EMPTY, IDLE, IDLE);
+        add(of_reader[i], SOME, LISTENS, IDLE);
+        add(of_reader[i], EMPTY, ASLEEP, IDLE);
+        add(of_reader[i], EMPTY, POLLS, LOOKED);
+        add(of_reader[i], FULL, IDLE, ASLEEP);
+        add_wrapped(of_writer[i], FULL, IDLE, IDLE);
+        add(of_writer[i], SOME, IDLE, LISTENS);
+        add(of_writer[i], EMPTY, ASLEEP, IDLE);
+        add(of_writer[i], FULL, LOOKED, POLLS);
+    }
+}
+
+/* One-shot readiness: of survivors, and of victims that arm. */
+static void armed(void)
+{
+    static const struct operation *const writes[] = {&write_small, &write_merging, &write_many,
+                                                     &close_writer, &fork_writer, &arm_writer,
+                                                     &import_writer, &grow};
+    static const struct operation *const reads[] = {&read_slot, &read_all, &read_halves,
+                                                    &close_reader, &fork_reader, &arm_reader,
+                                                    &import_reader, &grow_reader};
+    for (size_t i = 0; i < sizeof writes / sizeof writes[0]; i++) {
+        add_wrapped(writes[i], EMPTY, ARMED, IDLE);
+        add(writes[i], EMPTY, ARMED, LOOKED);
+        if (i < 5)
+            add(writes[i], EMPTY, ARMED, ABSENT);
+    }
+    for (size_t i = 0; i < sizeof reads / sizeof reads[0]; i++) {
+        add_wrapped(reads[i], FULL, IDLE, ARMED);
+        add(reads[i], FULL, LOOKED, ARMED);
+        if (i < 5)
+            add(reads[i], FULL, ABSENT, ARMED);
+    }
+    add(&write_sleeping, FULL, IDLE, ARMED)->late = true;
+    add(&read_sleeping, EMPTY, ARMED, IDLE);
+    static const enum state states[] = {EMPTY, SOME, FULL};
+    for (int i = 0; i < 3; i++) {
+        add_wrapped(&arm_reader, states[i], IDLE, IDLE);
+        add_wrapped(&arm_writer, states[i], IDLE, IDLE);
+        add(&arm_reader, states[i], LOOKED, LOOKED);
+        add(&arm_writer, states[i], LOOKED, LOOKED);
+    }
+    add(&arm_reader, EMPTY, ASLEEP, IDLE);
+    add(&arm_reader, EMPTY, POLLS, IDLE);
+    add(&arm_reader, EMPTY, ARMED, IDLE);
+    add(&arm_writer, FULL, IDLE, ASLEEP);
+    add(&arm_writer, FULL, IDLE, POLLS);
+    add(&arm_writer, FULL, IDLE, ARMED);
+}
+
+/* O_DIRECT: no packet is torn, none merges with another. */
+static void packets(void)
+{
+    static const struct {
+        const struct operation *operation;
+        enum state state;
+    } all[] = {
+        {&write_small, EMPTY}, {&write_small, SOME},        {&write_small, NEARLY},
+        {&write_slot, SOME},   {&write_merging, EMPTY},     {&write_merging, SOME},
+        {&write_many, EMPTY},  {&write_sleeping, FULL},     {&write_sleeping_long, FULL},
+        {&read_small, SOME},   {&read_small, TWO},          {&read_small, FULL},
+        {&read_slot, SOME},    {&read_slot, FULL},          {&read_all, TWO},
+        {&read_halves, TWO},   {&read_sleeping, EMPTY},
+    };
+    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
+        const struct operation *o = all[i].operation;
+        enum state s = all[i].state;
+        add(o, s, IDLE, IDLE)->packets = true;
+        struct context *wrapped = add(o, s, IDLE, IDLE);
+        wrapped->packets = wrapped->wrapped = true;
+        add(o, s, LOOKED, LOOKED)->packets = true;
+        if (s == EMPTY && o->writes) {
+            add(o, s, ASLEEP, IDLE)->packets = true;
+            add(o, s, POLLS, IDLE)->packets = true;
+        }
+        if (s == FULL && o->reads) {
+            add(o, s, IDLE, ASLEEP)->packets = true;
+            add(o, s, IDLE, POLLS)->packets = true;
+        }
+    }
+}
+
+/* execve(), and threads that end while their process goes on. */
+static void other_lives(void)
+{
+    static const struct operation *const of_writer[] = {&exec_writer, &exec_closing_writer,
+                                                        &dup_writer};
+    static const struct operation *const of_reader[] = {&exec_reader, &exec_closing_reader,
+                                                        &dup_reader};
+    for (int i = 0; i < 3; i++) {
+        add_wrapped(of_writer[i], SOME, IDLE, IDLE);
+        add(of_writer[i], SOME, IDLE, ABSENT);
+        add(of_writer[i], EMPTY, ASLEEP, IDLE);
+        add(of_writer[i], EMPTY, ASLEEP, ABSENT);
+        add(of_writer[i], EMPTY, POLLS, ABSENT);
+        add(of_writer[i], FULL, IDLE, ASLEEP);
+        add_wrapped(of_reader[i], SOME, IDLE, IDLE);
+        add(of_reader[i], FULL, ABSENT, IDLE);
+        add(of_reader[i], FULL, IDLE, ASLEEP);
+        add(of_reader[i], FULL, ABSENT, ASLEEP);
+        add(of_reader[i], FULL, ABSENT, POLLS);
+        add(of_reader[i], EMPTY, ASLEEP, IDLE);
+    }
+    static const struct operation *const comes[] = {&import_reader, &import_writer};
+    for (int i = 0; i < 2; i++) {
+        add(comes[i], SOME, IDLE, IDLE)->arrival = EXECUTED;
+        add(comes[i], EMPTY, ASLEEP, i == 0 ? IDLE : ABSENT)->arrival = EXECUTED;
+        add(comes[i], FULL, i == 0 ? ABSENT : IDLE, ASLEEP)->arrival = EXECUTED;
+    }
+    static const struct {
+        const struct operation *operation;
+        enum state state;
+        enum stance reader;
+        enum stance writer;
+    } goes_on[] = {
+        {&write_small, SOME, IDLE, IDLE},       {&write_small, EMPTY, ASLEEP, IDLE},
+        {&write_small, EMPTY, ASLEEP, ABSENT},  {&write_small, EMPTY, POLLS, IDLE},
+        {&write_small, EMPTY, LISTENS, IDLE},   {&write_sleeping, FULL, IDLE, IDLE},
+        {&write_sleeping, FULL, IDLE, ASLEEP},  {&read_slot, FULL, IDLE, ASLEEP},
+        {&read_slot, FULL, ABSENT, ASLEEP},     {&read_slot, FULL, IDLE, POLLS},
+        {&read_sleeping, EMPTY, IDLE, IDLE},    {&read_sleeping, EMPTY, ASLEEP, IDLE},
+        {&close_writer, EMPTY, ASLEEP, ABSENT}, {&close_reader, FULL, ABSENT, ASLEEP},
+        {&fork_writer, EMPTY, ASLEEP, IDLE},    {&look_reader, EMPTY, ASLEEP, IDLE},
+        {&grow, FULL, IDLE, ASLEEP},            {&dup_writer, SOME, IDLE, IDLE},
+    };
+    for (size_t i = 0; i < sizeof goes_on / sizeof goes_on[0]; i++) {
+        struct context *c = add(goes_on[i].operation, goes_on[i].state, goes_on[i].reader,
+                                goes_on[i].writer);
+        c->arrival = STALE;
+        c->only_all = goes_on[i].operation != &write_small && goes_on[i].operation != &grow;
+    }
+}
+
+static void add_missing(const struct operation *operation, bool packets)
+{
+    static const enum state states[] = {EMPTY, SOME, FULL};
+    for (unsigned s = 0; s < 3; s++)
+        for (unsigned wrapped = 0; wrapped < 2; wrapped++)
+            if (!is_there(operation, states[s], wrapped != 0, packets)) {
+                struct context *c = add(operation, states[s], IDLE, IDLE);
+                c->wrapped = wrapped != 0;
+                c->packets = packets;
+                c->only_all = true;
+            }
+}
+
+/* P7: every operation in every state, at the wrap and elsewhere, beside survivors that do nothing. */
+static void every_state(void)
+{
+    static const struct operation *const in_each[] = {
+        &write_small,  &write_slot,   &write_merging, &write_many,   &read_small,  &read_slot,
+        &read_all,     &read_halves,  &close_reader,  &close_writer, &fork_reader, &fork_writer,
+        &exec_reader,  &exec_writer,  &exec_closing_reader, &exec_closing_writer,
+        &dup_reader,   &dup_writer,   &import_reader, &import_writer, &open_reader, &open_writer,
+        &open_both,    &drop_name,    &grow,          &grow_reader,  &shrink,      &look_reader,
+        &look_writer,  &async_reader, &async_writer,  &arm_reader,   &arm_writer,  &pending,
+        &listen_reader, &listen_writer, &count_reader, &count_writer, &rescue_reader,
+        &rescue_writer, &unlisten_reader, &unlisten_writer,
+    };
+    for (size_t i = 0; i < sizeof in_each / sizeof in_each[0]; i++) {
+        add_missing(in_each[i], false);
+        if (in_each[i]->reads || in_each[i]->writes)
+            add_missing(in_each[i], true);
+    }
+}
+
+/* The sample has one context of each family with each operation. */
+static void sample(size_t from)
+{
+    for (size_t i = from; i < count; i++)
+        for (size_t k = from; k < i && !table[i].only_all; k++) {
+            const struct context *a = &table[i];
+            const struct context *b = &table[k];
+            table[i].only_all = a->operation == b->operation && a->packets == b->packets &&
+                                a->arrival == b->arrival && a->dead == b->dead;
+        }
+}
+
 size_t contexts_make(void)
 {
     writes();
@@ -423,6 +510,17 @@ size_t contexts_make(void)
     first_acts();
     recoveries();
     meetings();
+    size_t families = count;
+    notifiers();
+    sample(families);
+    families = count;
+    armed();
+    sample(families);
+    families = count;
+    packets();
+    other_lives();
+    sample(families);
+    every_state();
     return count;
 }
 
@@ -431,15 +529,7 @@ const struct context *context_at(size_t index)
     return &table[index];
 }
 
-void context_describe(const struct context *c, char *text, size_t size)
+long context_number(const struct context *context)
 {
-    int n = snprintf(text, size, "%s%s%s, %s%s, reader %s, writer %s%s%s%s",
-                     c->dead ? c->dead->name : "", c->dead ? " died; " : "", c->operation->name,
-                     state_names[c->state], c->wrapped ? " at the wrap" : "",
-                     stance_names[c->reader], stance_names[c->writer], c->late ? ", late" : "",
-                     c->cold ? ", cold" : "",
-                     first_names[c->first]);
-    if (c->meanwhile != DO_NOTHING && n > 0 && (size_t)n < size)
-        snprintf(text + n, size - (size_t)n, "; meanwhile the %s %s",
-                 c->meanwhile_who == READER ? "reader" : "writer", command_names[c->meanwhile]);
+    return context - table;
 }

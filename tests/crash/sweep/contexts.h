@@ -2,39 +2,9 @@
 #ifndef SWEEP_CONTEXTS_H
 #define SWEEP_CONTEXTS_H
 
-#include <stdbool.h>
 #include <stddef.h>
 
-#include "actors.h"
-#include "bytes.h"
-#include "shmpipe.h"
-
-/* Which ends the victim has when it begins. */
-enum ends { HAS_NOTHING, HAS_READER, HAS_WRITER, HAS_DESCRIPTORS };
-
-struct victim {
-    enum tag tag;
-    shmp_end *reader;
-    shmp_end *writer;
-    struct shmp_token token[2]; /* HAS_DESCRIPTORS */
-    const char *name;
-    const struct operation *operation;
-};
-
-struct operation {
-    const char *name;
-    enum ends ends;
-    bool writes; /* argument bytes: they belong in the intent log */
-    bool reads;  /* what it has taken may die with it */
-    long argument;
-    long (*run)(struct victim *victim);
-    /* What makes it go on where it sleeps; DO_NOTHING: it never does. */
-    enum who waker;
-    enum command wake;
-    long wake_argument;
-    bool forks;
-    enum { OF_A_PIPE, BY_NAME, MAKES_NAME } kind;
-};
+#include "operations.h"
 
 enum state {
     EMPTY,    /* used before, nothing in it */
@@ -45,7 +15,23 @@ enum state {
     STATES
 };
 
-enum stance { ABSENT, IDLE, ASLEEP, POLLS, EDGE, LOOKED };
+enum stance {
+    ABSENT,
+    IDLE,
+    ASLEEP,
+    POLLS,
+    EDGE,    /* polls, edge triggered */
+    ARMED,   /* sleeps as an event loop does that looks for itself first (shmp_arm) */
+    LOOKED,
+    LISTENS, /* idle, with a notifier */
+};
+
+/* How the victim came to its ends. */
+enum arrival {
+    FORKED,
+    EXECUTED, /* by execve(), and attached after it */
+    STALE,    /* and the thread that attached, and locked the words of its life, has ended */
+};
 
 /* What the first survivor to act does: it meets what the dead has left. */
 enum first { FIRST_READ, FIRST_WRITE, FIRST_RESIZE, FIRST_LOOK, FIRST_PENDING };
@@ -54,6 +40,8 @@ struct context {
     const struct operation *operation;
     enum state state;
     bool wrapped; /* the indices pass 2^32 */
+    bool packets; /* every write is O_DIRECT */
+    enum arrival arrival;
     unsigned slots;
     enum stance reader;
     enum stance writer;
@@ -66,15 +54,21 @@ struct context {
     enum who meanwhile_who;
     enum command meanwhile;
     long meanwhile_argument;
+    bool only_all; /* not in the sample */
 };
 
 extern const char *const state_names[];
 extern const char *const stance_names[];
 extern const char *const command_names[];
 
+#define CONTEXTS_MAX 1024
+
 /* Fills the table once; how many. */
 size_t contexts_make(void);
 const struct context *context_at(size_t index);
+long context_number(const struct context *context);
 void context_describe(const struct context *context, char *text, size_t size);
+/* A table in Markdown: operations against states, how many contexts of each. */
+void contexts_print_matrix(size_t count);
 
 #endif

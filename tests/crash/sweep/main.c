@@ -22,17 +22,20 @@
 #include "arena.h"
 #include "sweep.h"
 #include "tracer.h"
+#include "victim.h"
 
 struct board {
     _Atomic size_t next;
-    struct result result[512];
+    struct result result[CONTEXTS_MAX];
 };
 
 struct options {
     struct extent extent;
     const char *only;
     long number;
+    bool all;  /* also the contexts that the sample leaves out */
     bool list;
+    bool matrix;
     bool each; /* a line for each context */
     long workers;
     long minutes; /* then it ends, and says what it has not reached; 0: no limit */
@@ -65,13 +68,15 @@ static struct options parse(int argc, char **argv)
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], "--all") == 0)
             o.extent.stride = o.extent.nested_points = 1, o.extent.nested_stride = 4,
-            o.extent.nested_pollers = true;
+            o.extent.nested_pollers = o.all = true;
         else if (strcmp(argv[i], "--each") == 0)
             o.each = true;
         else if (strcmp(argv[i], "--pollers") == 0)
             o.extent.nested_pollers = true;
         else if (strcmp(argv[i], "--list") == 0)
             o.list = true;
+        else if (strcmp(argv[i], "--matrix") == 0)
+            o.matrix = true;
         else if (strcmp(argv[i], "--verbose") == 0)
             o.extent.verbose = true;
         else if (strcmp(argv[i], "--only") == 0 && i + 1 < argc)
@@ -106,6 +111,8 @@ static bool is_wanted(const struct options *o, size_t index)
 {
     char text[300];
     context_describe(context_at(index), text, sizeof text);
+    if (context_at(index)->only_all && o->number < 0 && o->only == NULL && !o->all)
+        return false;
     return (o->number < 0 || (size_t)o->number == index) &&
            (o->only == NULL || strstr(text, o->only) != NULL);
 }
@@ -122,8 +129,7 @@ static _Noreturn void work(struct board *board, const struct options *o, size_t 
     signal(SIGPIPE, SIG_IGN);
     snprintf(name, sizeof name, "sweep-%d", (int)getpid());
     tracer_prepare();
-    control_make();
-    bytes_prepare();
+    victim_control_fd = control_make();
     arena_mark();
     for (;;) {
         size_t index = atomic_fetch_add(&board->next, 1);
@@ -236,9 +242,18 @@ static void time_is_up(int number)
 int main(int argc, char **argv)
 {
     fix_addresses(argv);
+    if (argc == 2 + VICTIM_ARGUMENTS && strcmp(argv[1], "--victim") == 0)
+        victim_go_on(argv + 2);
+    if (argc == 2 && strcmp(argv[1], "--pause") == 0)
+        for (;;) /* what a victim executes: it is there, and does nothing */
+            pause();
     struct options o = parse(argc, argv);
     size_t contexts = contexts_make();
     char text[300];
+    if (o.matrix) {
+        contexts_print_matrix(contexts);
+        return 0;
+    }
     if (o.list) {
         for (size_t i = 0; i < contexts; i++) {
             context_describe(context_at(i), text, sizeof text);

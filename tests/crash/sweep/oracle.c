@@ -52,11 +52,13 @@ static const char *judge_call(const struct stage *stage, enum who who)
     case DO_READ:
     case DO_POLL_READ:
     case DO_EDGE_READ:
+    case DO_ARM_READ:
         if (box->result > 0 || (box->result == 0 && !stage->writer_left))
             return NULL;
         break;
     case DO_WRITE:
     case DO_POLL_WRITE:
+    case DO_ARM_WRITE:
         if (box->result == box->argument || (box->result == -EPIPE && !stage->reader_left))
             return NULL;
         break;
@@ -128,6 +130,71 @@ static const char *check_levels(const struct stage *stage, bool exact)
     return check_level(stage, WRITER, exact);
 }
 
+/* ---- Who listens ------------------------------------------------------------------------------- */
+
+/* In milliseconds.  A relay that watches the dead is there at once; one that cannot looks every
+ * tenth of a second. */
+#define COUNT_MS 5000
+
+/* The operations of dead victims that have left their traces in the ring: at least. */
+static long traces(const struct stage *stage, enum who listener)
+{
+    const struct operation *o = stage->context->operation;
+    struct position now = stage_position(stage);
+    if (listener == WRITER)
+        return o->reads && now.tail != stage->before.tail;
+    return o->writes && (now.head != stage->before.head ||
+                         now.newest_end != stage->before.newest_end);
+}
+
+static const char *count(enum who listener, long *counted)
+{
+    bool hung = false;
+    *counted = tell(listener, DO_COUNT, 0, &hung);
+    return hung ? WRONG("hang: the %s's notifier is read", who_names[listener]) : NULL;
+}
+
+/* The count becomes what the ring says, although nobody does anything. */
+static const char *await_count(const struct stage *stage, enum who listener)
+{
+    enum stance stance = listener == READER ? stage->context->reader : stage->context->writer;
+    enum who other = listener == READER ? WRITER : READER;
+    long counted = 0;
+    if (stance != LISTENS)
+        return NULL;
+    for (int looks = 0; looks < COUNT_MS; looks++) {
+        TRY(count(listener, &counted));
+        if (counted >= control->box[other].moved + traces(stage, listener))
+            return NULL;
+        usleep(1000);
+    }
+    return WRONG("the %s's notifier has counted %ld, but %ld operations", who_names[listener],
+                 counted, control->box[other].moved + traces(stage, listener));
+}
+
+/* At the end it is exact: one for each operation that has moved data.  What was received, and what
+ * was not, says which of the dead's have. */
+static const char *check_count(const struct stage *stage, const struct expected *expected,
+                               enum who listener, size_t lost)
+{
+    enum stance stance = listener == READER ? stage->context->reader : stage->context->writer;
+    long counted = 0;
+    long all = control->box[listener == READER ? WRITER : READER].moved;
+    if (stance != LISTENS)
+        return NULL;
+    if (listener == READER)
+        all += ledger_has(&control->ledger, TAG_VICTIM) + ledger_has(&control->ledger, TAG_SECOND);
+    else if (!stage->actor[READER])
+        all += traces(stage, listener);
+    else if (lost > 0)
+        all += 1 + (expected->read[VICTIM] > 0 && expected->read[SECOND] > 0 &&
+                    lost == (size_t)(expected->read[VICTIM] + expected->read[SECOND]));
+    TRY(count(listener, &counted));
+    return counted == all ? NULL
+                          : WRONG("the %s's notifier has counted %ld operations of %ld",
+                                  who_names[listener], counted, all);
+}
+
 /* ---- Going on ---------------------------------------------------------------------------------- */
 
 static const char *first_act(struct stage *stage)
@@ -180,7 +247,7 @@ static const char *wake_sleepers(struct stage *stage)
 }
 
 /* O1 to O4. */
-static const char *check_bytes(const struct expected *expected)
+static const char *check_bytes(const struct stage *stage, const struct expected *expected)
 {
     size_t lost;
     TRY(ledger_check(&control->ledger, &lost));
@@ -189,9 +256,12 @@ static const char *check_bytes(const struct expected *expected)
     bool allowed = expected->returned ? lost == first || lost == first + second
                                       : lost == 0 || lost == first || lost == second ||
                                             lost == first + second;
-    return allowed ? NULL
-                   : WRONG("%zu bytes are lost; the dead may have taken %zu or %zu", lost, first,
-                           second);
+    if (!allowed)
+        return WRONG("%zu bytes are lost; the dead may have taken %zu or %zu", lost, first, second);
+    for (enum who who = READER; who <= WRITER; who++)
+        if (stage->actor[who])
+            TRY(check_count(stage, expected, who, lost));
+    return NULL;
 }
 
 /* ---- As good as new ------------------------------------------------------------------------------ */
@@ -251,10 +321,22 @@ static const char *resize_and_back(struct stage *stage)
     return expect(READER, DO_RESIZE, bytes, bytes, bytes);
 }
 
+/* O8: what `shmpipe check` says.  What the dead leave is a note, never an error. */
+static const char *check_invariants(const struct stage *stage)
+{
+    static struct shmp_check check;
+    if (shmp_check_fd(stage->segment_fd, &check) != 0)
+        return WRONG("check: errno %d, %s", errno, shmp_reason());
+    if (check.errors)
+        return WRONG("check: %s", check.findings[0].text);
+    return check.moving ? WRONG("check: the ring does not stand still") : NULL;
+}
+
 /* O7 to O9: the segment at rest. */
 static const char *check_segment(const struct stage *stage, unsigned readers, unsigned writers)
 {
     static struct shmp_snapshot s;
+    TRY(check_invariants(stage));
     if (shmp_inspect_fd(stage->segment_fd, &s) != 0)
         return WRONG("inspect: errno %d, %s", errno, shmp_reason());
     if (s.torn || s.occupancy > s.ring_size || s.max_usage > s.ring_size)
@@ -330,6 +412,27 @@ static const char *let_child_go(struct stage *stage, const struct expected *expe
     return dismiss(stage, CHILD);
 }
 
+/* LF-3: an end that went through execve() is held as long as that process has its descriptors. */
+static const char *look_for_the_living(struct stage *stage, const struct expected *expected)
+{
+    const struct operation *o = stage->context->operation;
+    if (!expected->lives || o->argument != KEEPS_ITS_END)
+        return NULL;
+    bool *left = o->ends == HAS_READER ? &stage->reader_left : &stage->writer_left;
+    bool before = *left;
+    *left = true;
+    TRY(settle(stage));
+    if (stage->actor[READER] && !is_pending(stage, READER))
+        TRY(expect(READER, DO_DRAIN, 0, stage->writer_left ? -EAGAIN : 0,
+                   stage->writer_left ? -EAGAIN : 0));
+    if (stage->actor[WRITER] && !is_pending(stage, WRITER) && !stage_is_full(stage))
+        TRY(expect(WRITER, DO_WRITE, 10, 10, 10));
+    *left = before;
+    tracer_kill(stage->victim[VICTIM]);
+    stage->victim[VICTIM] = 0;
+    return NULL;
+}
+
 /* A name that is in the making, or in nobody's hands: survivors come by name. */
 static const char *come_by_name(struct stage *stage)
 {
@@ -342,9 +445,7 @@ static const char *come_by_name(struct stage *stage)
         if (!stage_view(stage, open(path, O_RDWR | O_CLOEXEC)))
             return WRONG("the object is not there");
     }
-    control->ledger.intents = 0; /* a new life: nothing of the last one may be seen (FO-1) */
-    control->ledger.received = 0;
-    memset(control->ledger.written, 0, sizeof control->ledger.written);
+    ledger_reset(&control->ledger); /* a new life: nothing of the last one may be seen (FO-1) */
     TRY(stage_late_actor(stage, READER));
     TRY(stage_late_actor(stage, WRITER));
     stage->reader_left = stage->writer_left = true;
@@ -371,7 +472,11 @@ const char *oracle_check(struct stage *stage, const struct expected *expected)
         TRY(come_by_name(stage));
     } else {
         TRY(let_child_go(stage, expected));
+        TRY(look_for_the_living(stage, expected));
         TRY(settle(stage));
+        TRY(check_invariants(stage));
+        TRY(await_count(stage, READER));
+        TRY(await_count(stage, WRITER));
         TRY(check_levels(stage, false));
         TRY(wake_sleepers(stage));
         TRY(first_act(stage));
@@ -381,15 +486,16 @@ const char *oracle_check(struct stage *stage, const struct expected *expected)
         TRY(expect(READER, DO_DRAIN, 0, end, end));
         TRY(check_levels(stage, true));
         if (!stage->actor[WRITER])
-            TRY(check_bytes(expected));
+            TRY(check_bytes(stage, expected));
     } else {
         TRY(expect(WRITER, DO_WRITE, 10, -EPIPE, -EPIPE));
+        TRY(check_count(stage, expected, WRITER, 0));
     }
     if (stage->actor[READER] && stage->actor[WRITER]) {
         TRY(sleep_and_wake());
         TRY(use_all_slots(stage));
         TRY(resize_and_back(stage));
-        TRY(check_bytes(expected));
+        TRY(check_bytes(stage, expected));
         TRY(check_segment(stage, 1, 1));
         TRY(close_all(stage));
     } else {

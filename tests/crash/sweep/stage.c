@@ -12,13 +12,11 @@
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <time.h>
-#include <ucontext.h>
 #include <unistd.h>
 
 #include "arena.h"
-#include "pipe.h"
 #include "ring.h"
-#include "watch.h"
+#include "victim.h"
 
 /* When the ring is ready for its state the indices are two slots before the wrap. */
 #define BEFORE_WRAP (UINT32_MAX - 1)
@@ -49,89 +47,6 @@ static pid_t fork_child(void)
     return pid;
 }
 
-/* An end of its own description, so that O_NONBLOCK is nobody else's. */
-static shmp_end *on_its_own(shmp_end *end)
-{
-    struct shmp_token token;
-    shmp_export(end, &token);
-    token.segment_fd = fcntl(token.segment_fd, F_DUPFD_CLOEXEC, 3);
-    token.companion_fd = fcntl(token.companion_fd, F_DUPFD_CLOEXEC, 3);
-    token.description = UINT32_MAX;
-    shmp_end *other = shmp_import(&token);
-    shmp_close(end);
-    return other;
-}
-
-static bool transfers(const struct operation *operation)
-{
-    return operation->reads || operation->writes;
-}
-
-static void take_ends(struct victim *v, shmp_end *ends[2])
-{
-    enum ends has = v->operation->ends;
-    for (unsigned i = 0; i < 2 && ends[i]; i++) {
-        bool kept = (has == HAS_READER && i == 0) || (has == HAS_WRITER && i == 1);
-        if (has == HAS_DESCRIPTORS) {
-            shmp_export(ends[i], &v->token[i]);
-            v->token[i].segment_fd = fcntl(v->token[i].segment_fd, F_DUPFD_CLOEXEC, 3);
-            v->token[i].companion_fd = fcntl(v->token[i].companion_fd, F_DUPFD_CLOEXEC, 3);
-        }
-        if (!kept)
-            shmp_close(ends[i]);
-        else if (transfers(v->operation))
-            *(i == 0 ? &v->reader : &v->writer) = on_its_own(ends[i]);
-        else
-            *(i == 0 ? &v->reader : &v->writer) = ends[i];
-    }
-    /* An attachment keeps the process's locks only while no other descriptor is closed. */
-    if (has == HAS_DESCRIPTORS)
-        close(v->token[v->operation->argument == 0].companion_fd);
-}
-
-/* Looks for the other side and for all whom a sleeper watches, as an earlier call would have:
- * that is thousands of instructions, the same in each context. */
-static void get_to_know(struct victim *v)
-{
-    shmp_end *end = v->reader ? v->reader : v->writer;
-    int side = v->reader ? SHMP_SIDE_READERS : SHMP_SIDE_WRITERS;
-    struct shmp_live *live = &end->pipe->live;
-    static struct shmp_watch watch;
-    shmp_side_lock(end, side, true);
-    shmp_side_is_present(end, side == SHMP_SIDE_READERS ? SHMP_SIDE_WRITERS : SHMP_SIDE_READERS);
-    shmp_side_unlock(end, side);
-    shmp_watch_all(&watch, live, side);
-    shmp_watch_release(&watch, live);
-}
-
-static struct victim *performing;
-
-/* Its own function: it has the label at which an operation ends. */
-static void on_its_stack(void)
-{
-    struct victim *v = performing;
-    tracer_submit();
-    VICTIM_BEGIN();
-    control->victim_result = v->operation->run(v);
-    atomic_store(&control->victim_done, 1);
-    VICTIM_END();
-    _exit(0);
-}
-
-/* On a stack of its own, so that every address is the same in each run. */
-static _Noreturn void perform(struct victim *v)
-{
-    static unsigned char stack[1 << 18] __attribute__((aligned(4096)));
-    static ucontext_t there;
-    performing = v;
-    getcontext(&there);
-    there.uc_stack.ss_sp = stack;
-    there.uc_stack.ss_size = sizeof stack;
-    makecontext(&there, on_its_stack, 0);
-    setcontext(&there);
-    _exit(1);
-}
-
 /* ---- Building ------------------------------------------------------------------------------ */
 
 static pid_t fork_victim(struct stage *stage, unsigned which, shmp_end *ends[2])
@@ -144,21 +59,19 @@ static pid_t fork_victim(struct stage *stage, unsigned which, shmp_end *ends[2])
         stage->intent[which] =
             ledger_begin(&control->ledger, v.tag, (size_t)v.operation->argument);
     pid_t pid = fork_child();
-    if (pid == 0) {
-        take_ends(&v, ends);
-        if (transfers(v.operation) && !stage->context->cold)
-            get_to_know(&v);
-        perform(&v);
-    }
+    if (pid == 0)
+        victim_run(&v, stage->context, ends);
     return pid;
 }
 
-static pid_t fork_actor(enum who who, shmp_end *ends[2])
+static pid_t fork_actor(enum who who, bool packets, shmp_end *ends[2])
 {
     pid_t pid = fork_child();
     if (pid == 0) {
         shmp_close(ends[who == READER]);
         shmp_end *mine = on_its_own(ends[who == WRITER]);
+        if (packets && who == WRITER)
+            shmp_fcntl(mine, F_SETFL, O_DIRECT);
         atomic_fetch_add(&control->box[who].answered, 1); /* ready */
         actor_run(who, mine);
     }
@@ -225,13 +138,17 @@ static const char *fill(struct stage *stage, shmp_end *ends[2])
     if (shmp_write(ends[1], rubbish, (size_t)all) != all ||
         shmp_read(ends[0], rubbish, (size_t)all) != all)
         return "the first use";
+    if (stage->context->packets)
+        shmp_fcntl(ends[1], F_SETFL, O_DIRECT);
+    ledger->packets = stage->context->packets;
     switch (stage->context->state) {
     case EMPTY:
     case STATES:
         break;
     case SOME:
         r = logged_write(ends[1], TAG_FILL, 100);
-        ledger->received = (size_t)shmp_read(ends[0], ledger->stream, 30);
+        if (!ledger->packets)
+            ledger->received = (size_t)shmp_read(ends[0], ledger->stream, 30);
         break;
     case TWO:
         logged_write(ends[1], TAG_FILL, SHMP_SLOT_SIZE);
@@ -258,10 +175,18 @@ bool stage_view(struct stage *stage, int fd)
     return true;
 }
 
+/* Nobody can watch a victim whose life words are marked: then it looks now and then. */
+static bool relay_sleeps(const struct context *c, enum who who)
+{
+    return (who == READER ? c->reader : c->writer) != LISTENS ||
+           await_relay(control->box[who].pid, c->arrival != STALE);
+}
+
 static bool take_stance(enum who who, enum stance stance)
 {
     static const enum command asleep[] = {DO_READ, DO_WRITE};
     static const enum command polls[] = {DO_POLL_READ, DO_POLL_WRITE};
+    static const enum command arms[] = {DO_ARM_READ, DO_ARM_WRITE};
     long argument = who == READER ? 65536 : 100;
     bool hung = false;
     switch (stance) {
@@ -277,6 +202,11 @@ static bool take_stance(enum who who, enum stance stance)
     case POLLS:
         ask(who, polls[who], argument);
         break;
+    case ARMED:
+        ask(who, arms[who], argument);
+        break;
+    case LISTENS:
+        return tell(who, DO_LISTEN, 0, &hung) >= 0 && !hung;
     case EDGE:
         ask(who, DO_EDGE_READ, argument);
         break;
@@ -286,8 +216,8 @@ static bool take_stance(enum who who, enum stance stance)
 
 static const char *take_stances(const struct context *c)
 {
-    static const enum stance order[] = {LOOKED, POLLS, EDGE, ASLEEP};
-    for (unsigned i = 0; i < 4; i++) {
+    static const enum stance order[] = {LOOKED, LISTENS, POLLS, EDGE, ARMED, ASLEEP};
+    for (unsigned i = 0; i < sizeof order / sizeof order[0]; i++) {
         if (c->reader == order[i] && !take_stance(READER, c->reader))
             return "the reader does not take its stance";
         if (c->writer == order[i] && !take_stance(WRITER, c->writer))
@@ -342,7 +272,7 @@ const char *stage_set(struct stage *stage, const struct context *c)
     for (enum who who = READER; who <= WRITER; who++) {
         if ((who == READER ? c->reader : c->writer) == ABSENT)
             continue;
-        stage->actor[who] = fork_actor(who, ends);
+        stage->actor[who] = fork_actor(who, c->packets, ends);
         if (!await_ready(who))
             return "a survivor died too early";
     }
@@ -354,6 +284,9 @@ const char *stage_set(struct stage *stage, const struct context *c)
     for (enum who who = READER; who <= WRITER; who++) /* they heard the director leave */
         if (stage->actor[who] && !await_asleep(who))
             return "a survivor does not sleep";
+    if (!relay_sleeps(c, READER) || !relay_sleeps(c, WRITER))
+        return "a relay does not sleep";
+    stage->before = stage_position(stage);
     return NULL;
 }
 
@@ -399,4 +332,17 @@ bool stage_is_empty(const struct stage *stage)
 bool stage_is_full(const struct stage *stage)
 {
     return stage_used(stage) >= shmp_max_usage(stage->header);
+}
+
+struct position stage_position(const struct stage *stage)
+{
+    const struct shmp_header *h = stage->header;
+    const struct shmp_geometry *g = &h->geometry[load_acquire(&h->wait.geometry_gen) & 1];
+    struct position at = {.head = load_seq_cst(&h->head), .tail = load_seq_cst(&h->tail)};
+    uint32_t slot = (at.head - 1) & (load_relaxed(&g->ring_size) - 1);
+    uint32_t word = 0;
+    if (pread(stage->segment_fd, &word, sizeof word,
+              (off_t)(load_relaxed(&g->area_offset) + slot * sizeof word)) == (ssize_t)sizeof word)
+        at.newest_end = shmp_word_end(word);
+    return at;
 }

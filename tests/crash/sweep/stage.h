@@ -8,6 +8,13 @@
 
 enum { VICTIM, SECOND, VICTIMS };
 
+/* Where the ring stands. */
+struct position {
+    uint32_t head;
+    uint32_t newest_end; /* bytes in the slot before head */
+    uint64_t tail;
+};
+
 struct stage {
     const struct context *context;
     char name[64];        /* of a named pipe */
@@ -19,6 +26,7 @@ struct stage {
     struct intent *intent[VICTIMS];
     bool reader_left; /* survivors with such an end */
     bool writer_left;
+    struct position before; /* the operation */
 };
 
 /* Everything is there, the survivors in their stances, each victim stopped before its operation.
@@ -35,5 +43,6 @@ bool stage_view(struct stage *stage, int fd);
 uint32_t stage_used(const struct stage *stage);
 bool stage_is_empty(const struct stage *stage);
 bool stage_is_full(const struct stage *stage);
+struct position stage_position(const struct stage *stage);
 
 #endif

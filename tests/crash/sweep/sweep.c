@@ -16,9 +16,9 @@
 /* Longer paths are an error of the sweep, not of the library. */
 #define STEPS_MAX ((size_t)2000000)
 
-enum variant { PLAIN, IN_THE_CALL, ONE_ITERATION, SOME_ITERATIONS };
+enum variant { PLAIN, IN_THE_CALL, ONE_ITERATION, SOME_ITERATIONS, LEFT_ALIVE };
 static const char *const variant_names[] = {"", ", asleep in it", ", after one iteration",
-                                            ", after 64 iterations"};
+                                            ", after 64 iterations", ", let go"};
 
 /* One instant at which the victim can be killed. */
 struct instant {
@@ -183,7 +183,8 @@ static const char *record(struct stage *stage, const struct course *course, pid_
     static struct view views[2];
     unsigned turn = 0;
     path->count = 0;
-    path->forks = false;
+    path->no_traps = stage->context->operation->threads;
+    bool forked = false;
     look(stage, &views[0]);
     while (!tracer_is_at_end(pid)) {
         if (course->meets && course->meeting == path->count)
@@ -196,10 +197,10 @@ static const char *record(struct stage *stage, const struct course *course, pid_
             return sleeper.failed ? "the victim sleeps and nobody wakes it" : "it died";
         if (slept)
             step.marks |= MARK_SLEEPS;
-        if ((step.marks & MARK_CALL) != 0 && stage->context->operation->forks && !path->forks &&
+        if ((step.marks & MARK_CALL) != 0 && stage->context->operation->forks && !forked &&
             tracer_forked(pid)) {
             step.marks |= MARK_FORK;
-            path->forks = true;
+            forked = path->no_traps = true;
         }
         look(stage, &views[!turn]);
         if (memcmp(&views[0], &views[1], sizeof views[0]) != 0)
@@ -282,16 +283,28 @@ static enum reached kill_first(struct stage *stage, const struct course *course,
     return calm_actors(stage) ? r : REACHED_NOT;
 }
 
+/* PK-3: what a read leaves of a packet is gone with it. */
+static long taken(const struct context *c, long result)
+{
+    if (!c->packets || result <= 0)
+        return result;
+    return c->state == EMPTY ? c->operation->wake_argument
+           : c->state == SOME ? 100
+                              : (long)SHMP_PIPE_BUF;
+}
+
 static void fill_expected(const struct stage *stage, const struct course *course,
                           const struct path *path, const struct instant *instant,
                           struct expected *expected)
 {
     const struct context *c = stage->context;
     *expected = (struct expected){.returned = atomic_load(&control->victim_done) != 0};
+    expected->lives = instant->variant == LEFT_ALIVE;
     if (c->operation->reads)
-        expected->read[VICTIM] = expected->returned ? control->victim_result : path->result;
+        expected->read[VICTIM] =
+            taken(c, expected->returned ? control->victim_result : path->result);
     if (course->dead_path && c->dead->reads)
-        expected->read[SECOND] = course->dead_path->result;
+        expected->read[SECOND] = taken(c, course->dead_path->result);
     for (size_t i = 0; i < instant->state; i++)
         expected->child = expected->child || (path->step[i].marks & MARK_FORK) != 0;
     if (expected->returned && stage->intent[VICTIM])
@@ -321,13 +334,17 @@ static bool kill_once(struct sweep *sweep, const struct course *course, const st
                                                                                : 0);
          i++)
         tracer_step_once(pid);
-    tracer_kill(pid);
-    stage->victim[VICTIM] = 0;
+    if (r == REACHED && instant->variant == LEFT_ALIVE) {
+        tracer_let_go(pid);
+    } else {
+        tracer_kill(pid);
+        stage->victim[VICTIM] = 0;
+    }
     if (r != REACHED) {
         stage_clear(stage);
         return false;
     }
-    sweep->result->kills++;
+    sweep->result->kills += instant->variant != LEFT_ALIVE;
     struct expected expected;
     fill_expected(stage, course, path, instant, &expected);
     wrong = oracle_check(stage, &expected);
@@ -374,6 +391,8 @@ static void kill_along(struct sweep *sweep, const struct course *course, const s
         }
         if (chosen || extent->only >= 0)
             kill_at(sweep, course, path, &(struct instant){.state = k});
+        if (k == path->count && course->context->operation->executes)
+            kill_at(sweep, course, path, &(struct instant){k, LEFT_ALIVE});
         if ((marks & MARK_SLEEPS) != 0)
             kill_at(sweep, course, path, &(struct instant){k, IN_THE_CALL});
         if ((marks & MARK_REPEAT) != 0 && chosen) {

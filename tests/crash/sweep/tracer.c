@@ -16,6 +16,7 @@
 #include "actors.h"
 
 extern const unsigned char sweep_end[];
+extern const unsigned char _start[];
 extern const unsigned char __executable_start[];
 extern const unsigned char etext[];
 
@@ -116,8 +117,10 @@ bool tracer_attend(pid_t pid)
 
 bool tracer_is_at_end(pid_t pid)
 {
-    uint64_t past = tracer_ip(pid) - (uint64_t)(uintptr_t)sweep_end;
-    return past <= 1; /* before the trap, or after it */
+    uint64_t ip = tracer_ip(pid);
+    uint64_t past = ip - (uint64_t)(uintptr_t)sweep_end;
+    /* Before the trap, or after it; or it has executed a program. */
+    return past <= 1 || ip == (uint64_t)(uintptr_t)_start;
 }
 
 static bool is_own_text(uint64_t ip)
@@ -290,7 +293,7 @@ static size_t hits_between(const struct path *path, size_t from, size_t to)
 
 static bool may_trap(const struct path *path, size_t at, size_t hits)
 {
-    return hits == 1 && !path->forks && is_own_text(path->step[at].ip);
+    return hits == 1 && !path->no_traps && is_own_text(path->step[at].ip);
 }
 
 enum reached tracer_run(pid_t pid, const struct path *path, size_t from, size_t to, bool slowly)
@@ -339,6 +342,11 @@ enum reached tracer_finish(pid_t pid)
 {
     ptrace(PTRACE_CONT, pid, NULL, NULL);
     return await_stop(pid) ? REACHED_END : REACHED_DEATH;
+}
+
+void tracer_let_go(pid_t pid)
+{
+    ptrace(PTRACE_DETACH, pid, NULL, NULL);
 }
 
 void tracer_kill(pid_t pid)

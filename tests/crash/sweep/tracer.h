@@ -34,7 +34,7 @@ struct path {
     size_t count; /* steps; state k is before step k, state count after the last one */
     size_t room;
     struct step *step;
-    bool forks;
+    bool no_traps; /* int3 would stop a child, or a thread, that nobody traces */
     long result;
 };
 
@@ -77,6 +77,8 @@ bool tracer_step_once(pid_t pid);
 enum reached tracer_run(pid_t pid, const struct path *path, size_t from, size_t to, bool slowly);
 /* Lets it run until it is over, dies or reaches its end. */
 enum reached tracer_finish(pid_t pid);
+/* It goes on by itself. */
+void tracer_let_go(pid_t pid);
 /* SIGKILL, and waits until it is dead. */
 void tracer_kill(pid_t pid);
 
