@@ -16,6 +16,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <string.h>
@@ -101,6 +102,12 @@ static void set_call_words(struct shmp_record *record, uint32_t value)
         store_seq_cst(own_word(record, i), value);
 }
 
+static void wake_call_words(struct shmp_record *record)
+{
+    for (unsigned i = SHMP_LIFE_WORDS; i < SHMP_RECORD_WORDS; i++)
+        shmp_sys.futex_wake((const void *)own_word(record, i), INT_MAX);
+}
+
 static int make_record(struct shmp_record_id *id, struct shmp_record **out, uint32_t *locked)
 {
     unsigned flags = MFD_CLOEXEC | MFD_ALLOW_SEALING;
@@ -163,8 +170,10 @@ int shmp_record_self(struct shmp_record_id *id)
         if (r == 0) {
             /* The marked page's thread has ended: no list runs through it any more. */
             if (self) {
-                /* To those who still look at the old page: look often. */
+                /* To those who still look at the old page: look often.  Those who sleep on it
+                 * now would not hear of our death in this call, and a resizer owes them a wake. */
                 set_call_words(self, FUTEX_OWNER_DIED_BIT);
+                wake_call_words(self);
                 shmp_sys.munmap(self, SHMP_PAGE);
                 shmp_sys.close((int)self_id.fd);
             }
