@@ -148,13 +148,14 @@ struct shmp_write_line {
     _Atomic uint32_t lock;
     _Atomic uint32_t cpu;       /* where the last writer ran (D7) */
     _Atomic uint32_t tail_seen; /* what writers know of tail; never ahead of it */
-    _Atomic uint32_t reserved;
+    uint32_t reserved;
     _Atomic uint64_t bytes;
     _Atomic uint64_t calls;
     _Atomic uint64_t sleeps;
     _Atomic uint64_t again;
     _Atomic uint64_t idle_tail;  /* where readers stood since idle_ns, while some of them slept */
     _Atomic uint64_t idle_ns;    /* beside data (WK-10) */
+    _Atomic uint64_t redo;       /* a put that is about to be committed: SHMP_REDO */
 };
 
 /* Written by readers under the read lock. */
@@ -169,7 +170,16 @@ struct shmp_read_line {
     _Atomic uint64_t again;
     _Atomic uint64_t idle_head; /* where writers stood since idle_ns, while some of them slept */
     _Atomic uint64_t idle_ns;   /* beside room */
+    _Atomic uint64_t redo;      /* a take that is about to be consumed: SHMP_REDO */
 };
+
+/* The index at which it begins, its slots, and, of a take, the bytes taken of the slot behind them.
+ * Valid while the index is that of head (tail); no slots: none. */
+#define SHMP_REDO(index, slots, offset)                                                   \
+    ((uint64_t)(uint32_t)(index) | (uint64_t)(slots) << 32 | (uint64_t)(offset) << 48)
+#define SHMP_REDO_INDEX(r) ((uint32_t)(r))
+#define SHMP_REDO_SLOTS(r) ((uint32_t)((r) >> 32) & 0xffffu)
+#define SHMP_REDO_OFFSET(r) ((uint32_t)((r) >> 48))
 
 #define SHMP_POLL_READERS 1u /* somebody looks at read ends: keep POLLIN exact */
 #define SHMP_POLL_WRITERS 2u /* somebody looks at write ends: keep POLLOUT exact */
@@ -301,6 +311,8 @@ static inline uint32_t shmp_fingerprint(void)
         offsetof(struct shmp_header, companion),
         offsetof(struct shmp_header, stats),
         offsetof(struct shmp_header, notify),
+        sizeof(struct shmp_write_line),
+        sizeof(struct shmp_read_line),
         sizeof(struct shmp_holder),
         SHMP_HOLDERS,
         SHMP_DESCRIPTIONS,

@@ -197,11 +197,19 @@ long shmp_capacity_set(struct shmp_end *end, long argument)
 
 int shmp_pending(struct shmp_end *end, int *bytes)
 {
-    int r = shmp_side_lock(end, SHMP_SIDE_READERS, true);
+    ssize_t pending;
+    int r;
+    do {
+        r = shmp_side_lock(end, SHMP_SIDE_READERS, true);
+        if (r < 0)
+            return r;
+        pending = shmp_ring_pending(&end->pipe->seg.read_side);
+        shmp_side_unlock(end, SHMP_SIDE_READERS);
+        if (pending == 0)
+            r = shmp_finish_for_the_dead(end, SHMP_SIDE_WRITERS, true);
+    } while (r == 1);
     if (r < 0)
         return r;
-    ssize_t pending = shmp_ring_pending(&end->pipe->seg.read_side);
-    shmp_side_unlock(end, SHMP_SIDE_READERS);
     if (pending < 0)
         return (int)pending;
     *bytes = pending > INT_MAX ? INT_MAX : (int)pending;

@@ -244,6 +244,13 @@ static void check_knowledge(struct look *l)
     if (l->quiet[SHMP_SIDE_READERS] && (int32_t)(head - load_relaxed(&h->r.head_seen)) < 0)
         WRONG("head-seen", 0, "head seen: %u is ahead of head %u", load_relaxed(&h->r.head_seen),
               head);
+    /* Whoever takes the lock from the dead makes or drops what was noted. */
+    if (l->quiet[SHMP_SIDE_WRITERS] && shmp_ring_put_is_noted(&l->peek.header))
+        WRONG("redo", SHMP_SIDE_WRITERS, "redo: a put at head %u is noted, and nobody has the lock",
+              head);
+    if (l->quiet[SHMP_SIDE_READERS] && shmp_ring_take_is_noted(&l->peek.header))
+        WRONG("redo", SHMP_SIDE_READERS, "redo: a take at tail %u is noted, and nobody has the lock",
+              tail);
     /* A death between a step and its count leaves more than was counted, and a recovery; a new
      * life of a FIFO, and a packet cut short, less. */
     uint64_t counted = load_relaxed(&h->w.bytes) - load_relaxed(&h->r.bytes);

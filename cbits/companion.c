@@ -287,8 +287,11 @@ static void sync_locked(struct shmp_header *h, int fd, int mode,
     /* Until every turn that cannot have seen the flag is over (shmp_look, shmp_end_arm), the
      * waiting byte stays: such a turn may publish and die, and no reader could put it back. */
     uint32_t steps = load_relaxed(&c->in_step);
-    bool empty = shmp_empty(head, tail) && (steps & SHMP_WATCH_READERS) != 0;
-    bool full = shmp_full(head, tail, shmp_max_usage(h)) && (steps & SHMP_WATCH_WRITERS) != 0;
+    /* What a dead one has told and noted becomes true in the next hands that take his lock. */
+    bool empty = shmp_empty(head, tail) && (steps & SHMP_WATCH_READERS) != 0 &&
+                 !shmp_ring_put_is_noted(h);
+    bool full = shmp_full(head, tail, shmp_max_usage(h)) && (steps & SHMP_WATCH_WRITERS) != 0 &&
+                !shmp_ring_take_is_noted(h);
     bool told = op != SHMP_SYNC_READ || (usage & SHMP_ASYNC_WRITERS) == 0;
     /* A write of an end that can do both never reads: that would signal its writers (IO-7). */
     bool reads = can_read(mode) && op != SHMP_SYNC_WRITE && op != SHMP_SYNC_WRITTEN;
@@ -360,6 +363,24 @@ bool shmp_companion_foretell_read(struct shmp_header *h, int fd)
 {
     struct shmp_companion_line *c = &h->companion;
     return may_be_full(load_relaxed(&c->level)) && leave_one(c, fd);
+}
+
+bool shmp_companion_told_of_data(struct shmp_header *h, int fd)
+{
+    int queued = 0;
+    return (load_relaxed(&h->companion.in_step) & SHMP_WATCH_READERS) != 0 &&
+           shmp_sys.ioctl(fd, FIONREAD, &queued) == 0 && queued > 0;
+}
+
+bool shmp_companion_told_of_room(struct shmp_header *h, int fd, int mode)
+{
+    struct pollfd p = {.fd = fd, .events = POLLOUT};
+    if ((load_relaxed(&h->companion.in_step) & SHMP_WATCH_WRITERS) == 0)
+        return false;
+    if (!can_read(mode))
+        return shmp_sys.poll(&p, 1, 0) > 0;
+    shmp_companion_foretell_read(h, fd); /* cannot ask, but can tell */
+    return true;
 }
 
 static bool is_full_with(struct shmp_header *h, uint32_t max_usage)

@@ -82,6 +82,9 @@ void shmp_companion_unlock(struct shmp_live *live);
 bool shmp_companion_foretell_write(struct shmp_header *header, int fd);
 /* Of a step that frees a slot. */
 bool shmp_companion_foretell_read(struct shmp_header *header, int fd);
+/* In the lock: somebody looks for data (room), and has been told that it is there. */
+bool shmp_companion_told_of_data(struct shmp_header *header, int fd);
+bool shmp_companion_told_of_room(struct shmp_header *header, int fd, int mode);
 
 /* Brings the companion to the ring's level, with exactly one kernel read or write for a read
  * or write of the ring, what was foretold included.  locked: the caller has the lock. */

@@ -116,12 +116,21 @@ int shmp_ring_fill(struct shmp_ring *ring, struct shmp_cursor *from, size_t n, b
     return 0;
 }
 
+void shmp_ring_note_put(struct shmp_ring *ring, const struct shmp_put *put)
+{
+    /* Release: the note of a dead process comes with the bytes and words before it. */
+    store_release(&ring->header->w.redo,
+                  SHMP_REDO(put->old_head, put->head - put->old_head, 0));
+}
+
 void shmp_ring_commit(struct shmp_ring *ring, const struct shmp_put *put)
 {
     /* P1: publishes bytes and words; partner T1.  Sequentially consistent, because the look
-     * for sleepers that follows must not pass it (W1 of wait.h).  Dies before: the slots are
-     * free and will be overwritten. */
+     * for sleepers that follows must not pass it (W1 of wait.h).  Dies before: what was noted is
+     * committed by the next one in here; what was not is free and will be overwritten. */
     store_seq_cst(&ring->header->head, put->head);
+    /* Dies before: the note names an old head, and is none. */
+    store_relaxed(&ring->header->w.redo, 0);
 }
 
 /* ---- Read side ----------------------------------------------------------------- */
@@ -271,16 +280,25 @@ int shmp_ring_copy(struct shmp_ring *ring, struct shmp_cursor *to, size_t n,
     return r < 0 && got == 0 ? r : 0;
 }
 
+void shmp_ring_note_take(struct shmp_ring *ring, const struct shmp_taken *taken)
+{
+    store_release(&ring->header->r.redo,
+                  SHMP_REDO(taken->old_tail, taken->tail - taken->old_tail, taken->offset));
+}
+
 void shmp_ring_consume(struct shmp_ring *ring, const struct shmp_taken *taken)
 {
     struct shmp_header *h = ring->header;
     uint64_t tail = SHMP_TAIL(taken->tail, taken->offset);
-    if (taken->tail != taken->old_tail)
+    if (taken->tail != taken->old_tail) {
         /* T4: partner P0; and sequentially consistent for the look for sleepers that
-         * follows.  Dies before: nothing was consumed, the bytes are read again. */
+         * follows.  Dies before: what was noted is consumed by the next one in here; else nothing
+         * was, and the bytes are read again. */
         store_seq_cst(&h->tail, tail);
-    else
+        store_relaxed(&h->r.redo, 0);
+    } else {
         store_release(&h->tail, tail);
+    }
 }
 
 /* ---- Anybody ------------------------------------------------------------------- */
@@ -327,6 +345,43 @@ void shmp_ring_forget(struct shmp_header *h, bool read_side)
     }
     store_relaxed(&h->r.head_seen, tail); /* "empty as far as I know": forces a fresh look */
     store_relaxed(&h->r.word_seen, 0);
+}
+
+bool shmp_ring_put_is_noted(struct shmp_header *h)
+{
+    uint64_t redo = load_acquire(&h->w.redo);
+    return SHMP_REDO_SLOTS(redo) != 0 && SHMP_REDO_INDEX(redo) == load_relaxed(&h->head);
+}
+
+bool shmp_ring_take_is_noted(struct shmp_header *h)
+{
+    uint64_t redo = load_acquire(&h->r.redo);
+    return SHMP_REDO_SLOTS(redo) != 0 &&
+           SHMP_REDO_INDEX(redo) == SHMP_TAIL_INDEX(load_relaxed(&h->tail));
+}
+
+void shmp_ring_redo_put(struct shmp_ring *ring, bool make_it)
+{
+    struct shmp_header *h = ring->header;
+    uint32_t slots = SHMP_REDO_SLOTS(load_relaxed(&h->w.redo));
+    uint32_t head = load_relaxed(&h->head);
+    uint32_t used = shmp_occupancy(head, SHMP_TAIL_INDEX(load_acquire(&h->tail)));
+    if (make_it && used <= ring->max_usage && slots <= ring->max_usage - used)
+        store_seq_cst(&h->head, head + slots); /* P1 */
+    store_relaxed(&h->w.redo, 0);
+}
+
+void shmp_ring_redo_take(struct shmp_ring *ring, bool make_it)
+{
+    struct shmp_header *h = ring->header;
+    uint64_t redo = load_relaxed(&h->r.redo);
+    uint32_t slots = SHMP_REDO_SLOTS(redo);
+    uint32_t tail = SHMP_TAIL_INDEX(load_relaxed(&h->tail));
+    uint32_t used = shmp_occupancy(load_acquire(&h->head), tail);
+    if (make_it && slots <= used && used <= ring->ring_size &&
+        (slots < used || SHMP_REDO_OFFSET(redo) == 0))
+        store_seq_cst(&h->tail, SHMP_TAIL(tail + slots, SHMP_REDO_OFFSET(redo))); /* T4 */
+    store_relaxed(&h->r.redo, 0);
 }
 
 void shmp_ring_unseal(struct shmp_ring *ring)

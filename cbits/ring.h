@@ -21,6 +21,10 @@
  * T4: sealed, not consumed.  Nothing is lost by it; shmp_ring_unseal undoes it.  And a fill of
  * all slots of an empty ring without its commit: the last of them is the one before head, whose
  * seal (I5) is overwritten.  A merge there would be lost; shmp_ring_reseal comes before it.
+ *
+ * What pollers are told in advance must come true.  So a put is noted when its bytes are in their
+ * slots, and a take when its bytes are out, and whoever takes the lock from the dead does what was
+ * noted (shmp_ring_redo_put, shmp_ring_redo_take).
  */
 #ifndef SHMP_RING_H
 #define SHMP_RING_H
@@ -92,6 +96,8 @@ struct shmp_put {
  * nothing to commit.  0 or -SHMP_ECORRUPT. */
 int shmp_ring_fill(struct shmp_ring *ring, struct shmp_cursor *from, size_t n, bool packet,
                    struct shmp_put *put);
+/* From now on it is committed, by us or after our death. */
+void shmp_ring_note_put(struct shmp_ring *ring, const struct shmp_put *put);
 void shmp_ring_commit(struct shmp_ring *ring, const struct shmp_put *put);
 
 /* After a publish: could a reader have seen the ring empty just before it?  A tail at or
@@ -122,6 +128,8 @@ ssize_t shmp_ring_available(struct shmp_ring *ring, size_t n);
  * nothing to consume.  0 or -SHMP_ECORRUPT. */
 int shmp_ring_copy(struct shmp_ring *ring, struct shmp_cursor *to, size_t n,
                    struct shmp_taken *taken);
+/* Of a take that frees a slot: from now on it is consumed, by us or after our death. */
+void shmp_ring_note_take(struct shmp_ring *ring, const struct shmp_taken *taken);
 void shmp_ring_consume(struct shmp_ring *ring, const struct shmp_taken *taken);
 
 /* ---- Anybody ------------------------------------------------------------------- */
@@ -137,6 +145,12 @@ bool shmp_ring_looks_full(struct shmp_header *header, uint32_t max_usage);
 /* After taking the lock of a side from the dead: what that side knew of the other may be
  * half written. */
 void shmp_ring_forget(struct shmp_header *header, bool read_side);
+/* Is a put (a take) noted, and not made yet?  By who has that side's lock, or died in it. */
+bool shmp_ring_put_is_noted(struct shmp_header *header);
+bool shmp_ring_take_is_noted(struct shmp_header *header);
+/* It is noted, the side's lock is held, and the one that noted it is dead: makes it, or drops the note. */
+void shmp_ring_redo_put(struct shmp_ring *ring, bool make_it);
+void shmp_ring_redo_take(struct shmp_ring *ring, bool make_it);
 /* Undoes T3 without T4.  The read lock is held. */
 void shmp_ring_unseal(struct shmp_ring *ring);
 /* Restores I5 after a fill without its commit.  The write lock is held. */

@@ -78,6 +78,7 @@ static int put_all(struct shmp_end *end, struct shmp_transfer *op, struct shmp_t
         r = shmp_ring_fill(ring, &op->cursor, op->left, packet, &put);
         if (r < 0 || put.bytes == 0)
             break;
+        shmp_ring_note_put(ring, &put);
         foretell(end, SHMP_SIDE_WRITERS, turn);
         bool ahead = shmp_wake_ahead(end->pipe, SHMP_SIDE_READERS);
         shmp_ring_commit(ring, &put);
@@ -214,12 +215,19 @@ static ssize_t write_steps(struct shmp_end *end, struct shmp_transfer *op, bool 
         else if (again)
             count_locked(&h->w.again, 1);
         bool over = op->left == 0 || again || r < 0;
+        bool is_full = !over || (again && op->done == 0);
         /* Also after EAGAIN: the kernel tells its pollers of every write that is over (PL-6,
          * IO-2). */
         bool tell = op->left < before || again;
         if (!over)
             tell = announce_wait(h, op, &turn, op->left < before);
         shmp_turn_end(end, SHMP_SIDE_WRITERS, &turn, wake, tell);
+        int finished = is_full ? shmp_finish_for_the_dead(end, SHMP_SIDE_READERS, may_sleep) : 0;
+        if (finished == 1)
+            continue;
+        if (finished < 0)
+            return finished == SHMP_WOULD_SLEEP || op->done == 0 ? finished
+                                                                 : cut_short(end, op, finished);
         if (over) {
             if (op->done > 0)
                 return (ssize_t)op->done;
@@ -273,8 +281,10 @@ static int take_all(struct shmp_end *end, struct shmp_transfer *op, struct shmp_
         r = shmp_ring_copy(ring, &op->cursor, op->left, &taken);
         if (r < 0 || taken.bytes == 0)
             break;
-        if (taken.tail != taken.old_tail)
+        if (taken.tail != taken.old_tail) {
+            shmp_ring_note_take(ring, &taken);
             foretell(end, SHMP_SIDE_READERS, turn);
+        }
         bool ahead = taken.tail != taken.old_tail && shmp_wake_ahead(end->pipe, SHMP_SIDE_WRITERS);
         shmp_ring_consume(ring, &taken);
         op->left -= taken.bytes;
@@ -319,6 +329,11 @@ static ssize_t nothing_there(struct shmp_end *end, struct shmp_turn *turn)
     return SHMP_WOULD_SLEEP;
 }
 
+static bool is_nothing(ssize_t r)
+{
+    return r == 0 || r == -EAGAIN || r == SHMP_WOULD_SLEEP;
+}
+
 static ssize_t read_steps(struct shmp_end *end, struct shmp_transfer *op, bool may_sleep)
 {
     struct shmp_header *h = end->pipe->seg.header;
@@ -339,6 +354,13 @@ static ssize_t read_steps(struct shmp_end *end, struct shmp_transfer *op, bool m
             count_locked(&h->r.calls, 1);
         bool over = op->done > 0 || (r != SHMP_WOULD_SLEEP && r != 1);
         shmp_turn_end(end, SHMP_SIDE_READERS, &turn, wake, over);
+        if (op->done == 0 && is_nothing(r)) {
+            int finished = shmp_finish_for_the_dead(end, SHMP_SIDE_WRITERS, may_sleep);
+            if (finished == 1)
+                continue;
+            if (finished < 0)
+                return finished;
+        }
         if (over)
             return op->done > 0 ? (ssize_t)op->done : r;
         if (r == 1)
@@ -379,8 +401,11 @@ ssize_t shmp_read_begin(struct shmp_end *end, size_t n, struct shmp_turn *turn)
         if (r == 0)
             r = nothing_there(end, turn);
         shmp_turn_end(end, SHMP_SIDE_READERS, turn, false, r != SHMP_WOULD_SLEEP && r != 1);
-        if (r != 1)
+        int finished = is_nothing(r) ? shmp_finish_for_the_dead(end, SHMP_SIDE_WRITERS, false) : 0;
+        if (finished == 0 && r != 1)
             return r;
+        if (finished < 0)
+            return finished;
     }
 }
 

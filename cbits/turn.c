@@ -32,15 +32,41 @@ static void leave(struct shmp_pipe *pipe, int side)
     store_release(&pipe->inside[side], false);
 }
 
-/* In the ring lock, so no longer than its caller would wait for that one: the companion's may be a
+/* The lock of this side was a dead process's.  What that one had noted is made if pollers have been
+ * told of it, for one of them may be about to act on it.  If nobody has, it is dropped: somebody may
+ * have seen meanwhile that it is not there, and not everybody could tell pollers now (I3 of
+ * companion-sync).  And it may have died between its publish and its wakes, or before it told the
+ * companion.  Dies in here: the lock is a dead one's again, and the next one repairs.
+ *
+ * In the ring lock, so no longer than its caller would wait for that one: the companion's may be a
  * stopped process's.  0; SHMP_WOULD_SLEEP or -EINTR: not repaired. */
-static int tell_for_the_dead(struct shmp_end *end, enum shmp_patience patience)
+static int repair(struct shmp_end *end, int side, enum shmp_patience patience)
 {
-    struct shmp_live *live = &end->pipe->live;
-    if (!shmp_companion_lock(live, patience))
+    struct shmp_pipe *pipe = end->pipe;
+    struct shmp_header *h = pipe->seg.header;
+    struct shmp_ring *ring = shmp_side_ring(pipe, side);
+    bool watched = shmp_companion_is_watched(h);
+    if (watched && !shmp_companion_lock(&pipe->live, patience)) {
+        shmp_broadcast(h); /* who has time to wait for it */
         return patience == SHMP_LOCK_SIGNALS ? -EINTR : SHMP_WOULD_SLEEP;
-    shmp_companion_sync_locked(live, end->fd, end->mode, SHMP_SYNC_WRITE);
-    shmp_companion_unlock(live);
+    }
+    if (side == SHMP_SIDE_READERS) {
+        if (shmp_ring_take_is_noted(h))
+            shmp_ring_redo_take(ring,
+                                watched && shmp_companion_told_of_room(h, end->fd, end->mode));
+        shmp_ring_unseal(ring);
+    } else {
+        if (shmp_ring_put_is_noted(h))
+            shmp_ring_redo_put(ring, watched && shmp_companion_told_of_data(h, end->fd));
+        shmp_ring_reseal(ring);
+    }
+    shmp_ring_forget(h, side == SHMP_SIDE_READERS);
+    shmp_notify_settle(pipe, side);
+    shmp_broadcast(h);
+    if (watched) {
+        shmp_companion_sync_locked(&pipe->live, end->fd, end->mode, SHMP_SYNC_WRITE);
+        shmp_companion_unlock(&pipe->live);
+    }
     return 0;
 }
 
@@ -63,22 +89,10 @@ static int lock_side(struct shmp_end *end, int side, enum shmp_patience patience
         shmp_unlock(word);
         return -SHMP_ECORRUPT;
     }
-    if (locked == SHMP_LOCKED_FROM_DEAD)
-        shmp_ring_forget(h, side == SHMP_SIDE_READERS);
     if (ring->gen != load_acquire(&h->wait.geometry_gen))
         r = shmp_ring_refresh(&pipe->seg, ring);
-    if (r == 0 && locked == SHMP_LOCKED_FROM_DEAD) {
-        if (side == SHMP_SIDE_READERS)
-            shmp_ring_unseal(ring);
-        else
-            shmp_ring_reseal(ring);
-        shmp_notify_settle(pipe, side);
-        /* It may have died between its publish and its wakes, or before it told the
-         * companion.  Dies here: the lock is a dead one's again, and the next repairs. */
-        shmp_broadcast(h);
-        if (shmp_companion_is_watched(h))
-            r = tell_for_the_dead(end, patience);
-    }
+    if (r == 0 && locked == SHMP_LOCKED_FROM_DEAD)
+        r = repair(end, side, patience);
     if (r < 0)
         leave(pipe, side);
     if (r < 0 && locked == SHMP_LOCKED_FROM_DEAD)
@@ -218,6 +232,19 @@ int shmp_pass_through(struct shmp_end *end, int side, bool may_sleep)
     if (r == 0)
         shmp_side_unlock(end, side);
     return r;
+}
+
+int shmp_finish_for_the_dead(struct shmp_end *end, int side, bool may_sleep)
+{
+    struct shmp_header *h = end->pipe->seg.header;
+    bool readers = side == SHMP_SIDE_READERS;
+    if (!shmp_companion_is_watched(h) ||
+        !(readers ? shmp_ring_take_is_noted(h) : shmp_ring_put_is_noted(h)))
+        return 0;
+    int r = shmp_pass_through(end, side, may_sleep);
+    if (r < 0)
+        return r;
+    return readers ? !shmp_ring_looks_full(h, shmp_max_usage(h)) : !shmp_ring_looks_empty(h);
 }
 
 int shmp_look(struct shmp_end *end, bool async)

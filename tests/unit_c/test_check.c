@@ -281,6 +281,8 @@ TEST(each_broken_rule_is_named)
     BROKEN(words[tail & 3], SHMP_WORD(0, 4000, SHMP_SLOT_CAN_MERGE), "word-seen", "ends at 4000");
     BROKEN(words[(tail + 1) & 3], SHMP_WORD(0, 905, SHMP_SLOT_CAN_MERGE), "bytes", "4901 wait");
     BROKEN(h->w.tail_seen, tail + 1, "tail-seen", "ahead of tail");
+    BROKEN(h->w.redo, SHMP_REDO(head, 1, 0), "redo", "a put at head");
+    BROKEN(h->r.redo, SHMP_REDO(tail, 1, 0), "redo", "a take at tail");
     BROKEN(h->r.head_seen, head + 1, "head-seen", "ahead of head");
     BROKEN(h->r.lock, 0x40000000u, "lock-word", "read lock");
     BROKEN(h->w.lock, SHMP_HOLDERS + 1, "lock-word", "write lock");
