@@ -229,24 +229,22 @@ static bool leave_one(struct shmp_companion_line *c, int fd)
     return queued > 1;
 }
 
-bool shmp_companion_never_had_writers(struct shmp_live *live, int fd)
+bool shmp_companion_never_had_writers(struct shmp_header *h, int fd)
 {
-    struct shmp_header *h = live->seg->header;
     unsigned char byte;
     bool gone = false;
-    lock_companion(live, &h->companion);
     /* Draining takes the waiting byte, which a reader cannot put back: so the level must be
-     * kept from now on, and the flag comes first (a writer stores head, then loads it). */
+     * kept from now on, and the flag comes first: dies here, and the next writer brings a byte. */
     uint32_t before = fetch_or_seq_cst(&h->wait.poll_usage, SHMP_POLL_READERS);
     if (shmp_ring_looks_empty(h)) {
         drain(fd);
         store_relaxed(&h->companion.queued, 0);
         gone = shmp_sys.read(fd, &byte, 1) == 0;
     }
-    /* Without writers nobody missed it, and the next one brings a byte (prime). */
+    /* Without writers nobody missed it, and the next one brings a byte (prime).  Who announced itself
+     * meanwhile begins anew (shmp_companion_look). */
     if (gone && (before & SHMP_POLL_READERS) == 0)
         atomic_fetch_and(&h->wait.poll_usage, ~SHMP_POLL_READERS);
-    shmp_unlock(&h->companion.lock);
     return gone;
 }
 
@@ -326,14 +324,6 @@ static void sync_locked(struct shmp_header *h, int fd, int mode,
     }
     if (!empty && (op == SHMP_SYNC_WRITE || op == SHMP_SYNC_WRITTEN))
         disarm(h, SHMP_ARMED_READERS);
-}
-
-void shmp_companion_sync(struct shmp_live *live, int fd, int mode, enum shmp_sync op)
-{
-    struct shmp_header *h = live->seg->header;
-    lock_companion(live, &h->companion);
-    sync_locked(h, fd, mode, op);
-    shmp_unlock(&h->companion.lock);
 }
 
 void shmp_companion_sync_locked(struct shmp_live *live, int fd, int mode, enum shmp_sync op)
@@ -445,6 +435,10 @@ int shmp_companion_look(struct shmp_live *live, int fd, int mode, uint32_t sides
     int queued = 0;
     if (lock_with(live, c, SHMP_LOCK_SIGNALS) == SHMP_LOCK_SIGNAL)
         return -EINTR;
+    if ((load_seq_cst(&h->wait.poll_usage) & sides) != sides) {
+        shmp_unlock(&c->lock);
+        return 1;
+    }
     /* First: from now on the waiting byte may be drained.  Dies before the level is set: there is
      * a byte too many, a poller looks in vain, and its read sets it. */
     store_release(&c->in_step, load_relaxed(&c->in_step) | sides);

@@ -44,8 +44,9 @@ void shmp_companion_prime(struct shmp_live *live, int fd, int mode);
 /* Nobody holds the other side (of a read end: writers, of a write end: readers). */
 bool shmp_companion_is_hung_up(int fd);
 /* The same for a FIFO read end opened O_NONBLOCK before any writer: its POLLHUP stays
- * silent until one has come and gone (FO-16), so this asks read() instead. */
-bool shmp_companion_never_had_writers(struct shmp_live *live, int fd);
+ * silent until one has come and gone (FO-16), so this asks read() instead.  With the writers' lock and
+ * the companion's. */
+bool shmp_companion_never_had_writers(struct shmp_header *header, int fd);
 
 static inline bool shmp_companion_is_watched(struct shmp_header *header)
 {
@@ -88,7 +89,6 @@ bool shmp_companion_told_of_room(struct shmp_header *header, int fd, int mode);
 
 /* Brings the companion to the ring's level, with exactly one kernel read or write for a read
  * or write of the ring, what was foretold included.  locked: the caller has the lock. */
-void shmp_companion_sync(struct shmp_live *live, int fd, int mode, enum shmp_sync op);
 void shmp_companion_sync_locked(struct shmp_live *live, int fd, int mode, enum shmp_sync op);
 /* F_SETPIPE_SZ, which pollers of the write end hear of whatever it changed (CP-8).  foretell:
  * before the ring has so many slots, with both ring locks and the companion's held; true: they
@@ -101,7 +101,8 @@ void shmp_companion_resized_locked(struct shmp_header *header, int fd, int mode)
  * locks between announcing and looking. */
 bool shmp_companion_is_in_step(struct shmp_header *header, uint32_t sides);
 void shmp_companion_announce(struct shmp_header *header, uint32_t sides);
-/* 0, or -EINTR: a handler ran while the lock was another process's, which may be stopped. */
+/* 0; 1: the flags that were announced are gone, begin anew; or -EINTR: a handler ran while the lock was
+ * another process's, which may be stopped. */
 int shmp_companion_look(struct shmp_live *live, int fd, int mode, uint32_t sides);
 
 /* The last of three steps of shmp_end_arm (arm.c), after announcing SHMP_ARMED_*.  0: nothing has been

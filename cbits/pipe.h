@@ -155,6 +155,7 @@ static inline struct shmp_ring *shmp_side_ring(struct shmp_pipe *pipe, int side)
 /* begin: 0; SHMP_WOULD_SLEEP; -EINTR; or -errno, without a turn. */
 struct shmp_turn {
     bool held; /* the companion's lock, too */
+    bool watched; /* it was held when the turn began */
     bool told; /* whoever looks has been told already */
     bool counted; /* for notifiers, whose relays have to be woken (notify.h) */
 };
@@ -168,6 +169,10 @@ void shmp_turn_foretell(struct shmp_end *end, int side, struct shmp_turn *turn);
 /* wake: one of the other side.  tell: this operation is over or has changed something, so
  * whoever looks is told. */
 void shmp_turn_end(struct shmp_end *end, int side, struct shmp_turn *turn, bool wake, bool tell);
+
+/* Whether a FIFO's read end that may be deaf (FO-16) has nobody to wait for.  false also if that cannot be
+ * known for ten milliseconds: the owner of a lock is stopped. */
+bool shmp_never_had_writers(struct shmp_end *end);
 
 /* A write that a signal has ended outside a turn: whoever looks is told of it as of every other
  * (PL-6, IO-2).  But nobody keeps a call for long that a signal has ended: if the companion's lock is not

@@ -56,8 +56,7 @@ bool shmp_side_is_hung_up(struct shmp_end *end, int side)
         return false;
     if (shmp_companion_is_hung_up(end->fd))
         return true;
-    return side == SHMP_SIDE_WRITERS && end->deaf &&
-           shmp_companion_never_had_writers(&end->pipe->live, end->fd);
+    return side == SHMP_SIDE_WRITERS && end->deaf && shmp_never_had_writers(end);
 }
 
 bool shmp_side_is_present(struct shmp_end *end, int side)

@@ -131,6 +131,25 @@ static bool waits_for_teller(struct shmp_end *end, int side)
            shmp_ring_looks_empty(end->pipe->seg.header);
 }
 
+/* For a lock that is busy: false, after ten milliseconds, if its owner is stopped. */
+static bool wait_a_little(uint64_t start)
+{
+    struct timespec slice = shmp_timespec(SHMP_FIRST_SLICE_NS);
+    if (shmp_now_ns() - start >= SHMP_OVERDUE_NS)
+        return false;
+    shmp_sys.ppoll(NULL, 0, &slice, NULL);
+    return true;
+}
+
+static bool lock_companion_soon(struct shmp_live *live)
+{
+    uint64_t start = shmp_now_ns();
+    while (!shmp_companion_lock(live, SHMP_LOCK_DEAD))
+        if (!wait_a_little(start))
+            return false;
+    return true;
+}
+
 /* ---- Turns ---------------------------------------------------------------------- */
 
 static int begin(struct shmp_end *end, int side, enum shmp_patience patience, struct shmp_turn *turn)
@@ -143,7 +162,7 @@ static int begin(struct shmp_end *end, int side, enum shmp_patience patience, st
             return r;
         if (!has_to_tell(pipe->seg.header, side) && !waits_for_teller(end, side))
             return 0;
-        turn->held = shmp_companion_lock(&pipe->live, SHMP_LOCK_TRY);
+        turn->watched = turn->held = shmp_companion_lock(&pipe->live, SHMP_LOCK_TRY);
         if (turn->held)
             return 0;
         /* Its owner may be stopped: who only wants to begin lets others into the ring. */
@@ -180,8 +199,12 @@ void shmp_turn_foretell(struct shmp_end *end, int side, struct shmp_turn *turn)
         if (!shmp_companion_is_watched(h) || !has_to_tell(h, side))
             return;
         /* In the middle of an operation there is no way back, so this waits inside the ring
-         * lock; whoever wants that lock would wait for the companion's, too. */
-        shmp_companion_lock_now(&end->pipe->live);
+         * lock; whoever wants that lock would wait for the companion's, too.  But a looker that
+         * came in this turn waits for its end, and sees what it did (L2). */
+        if (turn->watched)
+            shmp_companion_lock_now(&end->pipe->live);
+        else if (!shmp_companion_lock(&end->pipe->live, SHMP_LOCK_TRY))
+            return;
         turn->held = true;
     }
     bool told = side == SHMP_SIDE_WRITERS ? shmp_companion_foretell_write(h, end->fd)
@@ -205,8 +228,12 @@ void shmp_turn_end(struct shmp_end *end, int side, struct shmp_turn *turn, bool 
         shmp_side_wake_one(h, shmp_other_side(side));
     if (turn->counted)
         shmp_notify_wake(end->pipe, side);
-    if (later && shmp_companion_is_watched(h) && has_to_tell(h, side))
-        shmp_companion_sync(live, end->fd, end->mode, op);
+    /* Who looks since then has seen the change (L2); but it may be an operation that nobody else tells
+     * them of. */
+    if (later && shmp_companion_is_watched(h) && has_to_tell(h, side) && lock_companion_soon(live)) {
+        shmp_companion_sync_locked(live, end->fd, end->mode, op);
+        shmp_companion_unlock(live);
+    }
 }
 
 void shmp_tell_cut_write(struct shmp_end *end)
@@ -214,14 +241,31 @@ void shmp_tell_cut_write(struct shmp_end *end)
     struct shmp_live *live = &end->pipe->live;
     if (!shmp_companion_is_watched(live->seg->header))
         return;
-    for (uint64_t start = shmp_now_ns(); !shmp_companion_lock(live, SHMP_LOCK_DEAD);) {
-        struct timespec slice = shmp_timespec(SHMP_FIRST_SLICE_NS);
-        if (shmp_now_ns() - start >= SHMP_OVERDUE_NS)
-            return;
-        shmp_sys.ppoll(NULL, 0, &slice, NULL);
-    }
+    if (!lock_companion_soon(live))
+        return;
     shmp_companion_sync_locked(live, end->fd, end->mode, SHMP_SYNC_WRITE);
     shmp_companion_unlock(live);
+}
+
+bool shmp_never_had_writers(struct shmp_end *end)
+{
+    struct shmp_live *live = &end->pipe->live;
+    uint64_t start = shmp_now_ns();
+    bool gone = false;
+    int r;
+    /* In the writers' lock nobody is in a turn that began before the flag.  Its reader has the other
+     * one, so this only tries. */
+    while ((r = lock_side(end, SHMP_SIDE_WRITERS, SHMP_LOCK_DEAD)) == SHMP_WOULD_SLEEP)
+        if (!wait_a_little(start))
+            return false;
+    if (r < 0)
+        return false;
+    if (lock_companion_soon(live)) {
+        gone = shmp_companion_never_had_writers(live->seg->header, end->fd);
+        shmp_companion_unlock(live);
+    }
+    shmp_side_unlock(end, SHMP_SIDE_WRITERS);
+    return gone;
 }
 
 /* ---- The first look --------------------------------------------------------------- */
@@ -247,6 +291,8 @@ int shmp_finish_for_the_dead(struct shmp_end *end, int side, bool may_sleep)
     return readers ? !shmp_ring_looks_full(h, shmp_max_usage(h)) : !shmp_ring_looks_empty(h);
 }
 
+#define LOOKS 100
+
 int shmp_look(struct shmp_end *end, bool async)
 {
     struct shmp_header *h = end->pipe->seg.header;
@@ -255,15 +301,20 @@ int shmp_look(struct shmp_end *end, bool async)
     uint32_t sides = (shmp_can_read(end) ? readers : 0) | (shmp_can_write(end) ? writers : 0);
     if (shmp_companion_is_in_step(h, sides))
         return 0;
-    shmp_companion_announce(h, sides);
-    /* A turn that began before it could see us foretells nothing.  Once each lock has been ours
-     * such turns are over, or their owners dead and the ring repaired; and whatever they left,
-     * the level is computed after it.  Dies here: the sides are not in step, and the next to
-     * look does all of it again. */
-    int r = shmp_pass_through(end, SHMP_SIDE_WRITERS, true);
-    if (r == 0)
-        r = shmp_pass_through(end, SHMP_SIDE_READERS, true);
-    if (r == 0)
-        r = shmp_companion_look(&end->pipe->live, end->fd, end->mode, sides);
-    return r;
+    int r = 1;
+    /* Somebody may take back what was announced, with good reason (incarnate, a reader that finds no
+     * writers), but not for ever. */
+    for (int tries = 0; r == 1 && tries < LOOKS; tries++) {
+        shmp_companion_announce(h, sides);
+        /* A turn that began before it could see us foretells nothing.  Once each lock has been ours
+         * such turns are over, or their owners dead and the ring repaired; and whatever they left,
+         * the level is computed after it.  Dies here: the sides are not in step, and the next to
+         * look does all of it again. */
+        r = shmp_pass_through(end, SHMP_SIDE_WRITERS, true);
+        if (r == 0)
+            r = shmp_pass_through(end, SHMP_SIDE_READERS, true);
+        if (r == 0)
+            r = shmp_companion_look(&end->pipe->live, end->fd, end->mode, sides);
+    }
+    return r < 0 ? r : 0;
 }

@@ -407,3 +407,29 @@ w.write(b"done")
 print(r.read(10).decode())
 """
     assert run(program).split() == ["0", "4096", "True", "done"]
+
+
+def test_other_threads_go_on_beside_a_process_stopped_in_the_companions_lock(shim: Path) -> None:
+    """The thread that writes waits for that lock, and keeps nothing that the others need."""
+    program = """
+r, w = shmpipe.pipe()
+r.fileno(), w.fileno()
+w.write(b"x")
+def reader():
+    halt_at(DRAIN)
+    r.read(10)
+pid = forked(reader)
+while gate.value != 1: os.sched_yield()
+os.kill(pid, signal.SIGSTOP)
+stopped_now(pid)
+thread = threading.Thread(target=w.write, args=(b"y",))
+thread.start()
+asleep(thread.native_id)
+print("went on")
+gate.value = 2
+os.kill(pid, signal.SIGCONT)
+thread.join()
+os.waitpid(pid, 0)
+print(r.read(10).decode())
+"""
+    assert run(program, shim).splitlines() == ["went on", "y"]

@@ -296,7 +296,7 @@ TEST(a_level_that_a_dead_one_wrote_down_is_not_believed)
     CHECK_EQ(shmp_read(ends[0], bytes, 4096), read(real[0], bytes, 4096));
 
     leave_a_dead_ones_lock(h);
-    CHECK(!shmp_companion_never_had_writers(&ends[0]->pipe->live, ends[0]->fd));
+    CHECK(!shmp_never_had_writers(ends[0]));
     CHECK_EQ(shmp_write(ends[1], bytes, 4096), write(real[1], bytes, 4096));
     compare_polls("write to full after asking for writers", 4096, true, true);
     close_both();

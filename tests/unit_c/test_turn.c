@@ -4,6 +4,7 @@
  * SIGSEGV handler, in the middle of the turn, with its locks held; the handler does what the test
  * wants to happen at this instant, gives the page its permissions, and the copy goes on.
  */
+#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <sys/ioctl.h>
@@ -289,4 +290,100 @@ TEST(the_waiting_byte_stays_until_the_look_is_over)
     CHECK(shmp_fileno(ends[0]) >= 0);
     CHECK_EQ(polled(0, POLLIN), 0);
     finish();
+}
+
+/* ---- Beside a process that is stopped in the companion's lock ---------------------------------------- */
+
+static pid_t stopped_in_the_companions_lock(shmp_end *end)
+{
+    pid_t child = unit_fork();
+    if (child == 0) {
+        shmp_companion_lock_now(&end->pipe->live);
+        raise(SIGSTOP);
+        shmp_companion_unlock(&end->pipe->live);
+        unit_done();
+    }
+    unit_await_state(child, 'T');
+    return child;
+}
+
+static void go_on(pid_t child)
+{
+    CHECK_EQ(kill(child, SIGCONT), 0);
+    unit_join(child);
+}
+
+/* Somebody has announced himself since the turn began, and waits for its end. */
+TEST(a_turn_that_began_before_the_first_look_waits_for_nobody)
+{
+    for (int side = 0; side < 2; side++) {
+        struct shmp_turn turn;
+        make(4096);
+        pid_t owner = stopped_in_the_companions_lock(ends[0]);
+        CHECK_EQ(shmp_turn_begin(ends[side], side, false, &turn), 0);
+        shmp_companion_announce(header(), SHMP_POLL_READERS | SHMP_POLL_WRITERS);
+        shmp_turn_foretell(ends[side], side, &turn);
+        CHECK(!turn.held);
+        shmp_turn_end(ends[side], side, &turn, false, true);
+        CHECK_EQ(load_relaxed(side == SHMP_SIDE_READERS ? &header()->r.lock : &header()->w.lock), 0);
+        go_on(owner);
+        finish();
+    }
+}
+
+/* A FIFO's read end whose POLLHUP is silent asks read() for writers, in the companion's lock (FO-16). */
+static void open_deaf(void)
+{
+    const char *name = unit_name();
+    CHECK_EQ(shmp_mkfifo(name, 0600), 0);
+    ends[0] = shmp_open(name, O_RDONLY | O_NONBLOCK);
+    CHECK(ends[0] != NULL);
+    CHECK_EQ(shmp_unlink(name), 0);
+}
+
+TEST(who_asks_for_writers_does_not_wait_for_a_stopped_one)
+{
+    open_deaf();
+    CHECK_EQ(shmp_read(ends[0], got, 10), 0);
+    pid_t owner = stopped_in_the_companions_lock(ends[0]);
+    CHECK_ERRNO(shmp_read(ends[0], got, 10), EAGAIN);
+    go_on(owner);
+    CHECK_EQ(shmp_read(ends[0], got, 10), 0);
+    CHECK_EQ(load_relaxed(&header()->wait.poll_usage), 0);
+    CHECK_EQ(shmp_close(ends[0]), 0);
+}
+
+static bool looker_is_there;
+
+static long read_when_somebody_looks(int fd, void *to, size_t n)
+{
+    if (!looker_is_there) {
+        looker_is_there = true;
+        unit_pass(inside);
+        UNTIL(((load_seq_cst(&header()->r.lock) | load_seq_cst(&header()->w.lock)) &
+               SHMP_LOCK_WAITERS) != 0);
+    }
+    return kernel.read(fd, to, n);
+}
+
+/* He announces himself, and then the flag is taken back by the one who found no writers. */
+TEST(a_first_look_beside_who_asks_for_writers)
+{
+    open_deaf();
+    inside = unit_gate();
+    pid_t looker = unit_fork();
+    if (looker == 0) {
+        unit_await(inside);
+        CHECK(shmp_fileno(ends[0]) >= 0);
+        CHECK((load_relaxed(&header()->wait.poll_usage) & SHMP_POLL_READERS) != 0);
+        unit_done();
+    }
+    kernel = shmp_sys;
+    shmp_sys.read = read_when_somebody_looks;
+    CHECK_EQ(shmp_read(ends[0], got, 10), 0);
+    shmp_sys = kernel;
+    unit_join(looker);
+    CHECK((load_relaxed(&header()->wait.poll_usage) & SHMP_POLL_READERS) != 0);
+    close(inside);
+    CHECK_EQ(shmp_close(ends[0]), 0);
 }
