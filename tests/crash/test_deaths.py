@@ -196,6 +196,10 @@ asleep(pid)
 gate.value = 2
 asleep(halted)
 os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+try: # nor does a busy machine let it run between the two
+    os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
+except PermissionError:
+    pass
 start = time.monotonic()
 w.write(b"data")
 os.kill(pid, signal.SIGKILL)

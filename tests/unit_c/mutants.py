@@ -298,15 +298,15 @@ MUTANTS = [
     Mutant(
         "a first look does not wait for writes that began before it",
         "turn.c",
-        "    int r = shmp_pass_through(end, SHMP_SIDE_WRITERS, true);\n    if (r == 0)\n",
-        "    int r = 0;\n    if (r == 0)\n",
+        "        r = shmp_pass_through(end, SHMP_SIDE_WRITERS, true);\n        if (r == 0)\n",
+        "        r = 0;\n        if (r == 0)\n",
         "test_turn",
         labels="L2",
     ),
     Mutant(
         "a first look does not wait for reads that began before it",
         "turn.c",
-        "    if (r == 0)\n        r = shmp_pass_through(end, SHMP_SIDE_READERS, true);\n",
+        "        if (r == 0)\n            r = shmp_pass_through(end, SHMP_SIDE_READERS, true);\n",
         "",
         "test_turn",
         labels="L2",
