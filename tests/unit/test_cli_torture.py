@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from shmpipe_tools.torture.audit import Audit, Hand
-from shmpipe_tools.torture.board import Board, Log, Word
+from shmpipe_tools.torture.board import Board, Log, Phase, Word
 from shmpipe_tools.torture.faults import FAULTS, VARIABLE
 from shmpipe_tools.torture.latency import figures, picture
 from shmpipe_tools.torture.plan import draw
@@ -170,6 +170,18 @@ def books() -> Iterator[Books]:
     descriptor = made.board.descriptor
     del made.board  # and its mapping
     os.close(descriptor)
+
+
+def test_writers_rest_beside_a_full_log_until_the_last_act(books: Books) -> None:
+    """Also before the zygote has said that the play begins."""
+    board = books.board
+    board.note_full()
+    resting = []
+    for phase in Phase:
+        board.set_phase(phase)
+        if board.has_to_rest(writes=True):
+            resting.append(phase)
+    assert resting == [Phase.SETUP, Phase.RUN, Phase.WRITERS_REST, Phase.FREE]
 
 
 def test_the_audit_finds_nothing_in_order(books: Books) -> None:

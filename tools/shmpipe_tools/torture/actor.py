@@ -218,20 +218,13 @@ class Actor:
                 stressor.act(self)
         if self.slot >= UNDERSTUDIES and self.board.phase != Phase.RUN:
             raise SystemExit(0)  # its actor waits for its end, and all for its actor
-        while self._is_to_rest():
+        while self.board.has_to_rest(writes=self.writes):
             self.state[Word.RESTS] = 1
             time.sleep(REST_SECONDS)
         self.state[Word.RESTS] = 0
         if self.writes and self.board.phase == Phase.LEAVE:
             self.leave()
         self.fault.between(self)
-
-    def _is_to_rest(self) -> bool:
-        phase = self.board.phase
-        if self.writes:
-            full = self.board.full and phase in (Phase.RUN, Phase.FREE)
-            return phase == Phase.WRITERS_REST or full
-        return phase == Phase.READERS_REST
 
     # -- Reading
 

@@ -106,6 +106,17 @@ class Board:
         self.words[1] += 1
         self.words[0] = phase
 
+    def has_to_rest(self, *, writes: bool) -> bool:
+        """Whether writers (readers) begin nothing now.
+
+        Writers also when a log is nearly full: from the first moment on, for the zygote may be kept
+        from running before it says that the play begins.
+        """
+        if not writes:
+            return self.phase == Phase.READERS_REST
+        full = self.full and self.phase in (Phase.SETUP, Phase.RUN, Phase.FREE)
+        return self.phase == Phase.WRITERS_REST or full
+
     @property
     def turn(self) -> int:
         """Changes with each phase."""
