@@ -469,7 +469,7 @@ static long counting_question(void)
 
 TEST(a_long_write_asks_for_handlers_that_restart_once)
 {
-    enum { SLOTS = 20 };
+    enum { SLOTS = sizeof bytes / SHMP_SLOT_SIZE };
     questions = unit_shared(sizeof *questions);
     make(1);
     pid_t writer = unit_fork();
