@@ -33,7 +33,7 @@ endif
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help build test pytest demo lint cbits unit_c sweep crash hostile fuzz pydev bench torture clean asan ubsan tsan model
+.PHONY: help build test pytest demo lint cbits unit_c sweep crash crash_all hostile fuzz pydev bench torture clean asan ubsan tsan model
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z_]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -78,6 +78,9 @@ sweep: ## A process killed at each change that an operation makes, in each conte
 crash: build ## The same at every instruction, and the proof that it would notice (a quarter of an hour)
 	@$(MAKE) -s -C tests/crash/sweep all-of-it
 	@$(PY) tests/crash/sweep/mutants.py
+
+crash_all: build ## The same, and recovery itself at every instruction
+	@$(MAKE) -s -C tests/crash/sweep each-of-it
 
 pydev: build ## The Python test suites with -X dev and -W error (but for fork beside threads, which is their subject)
 	$(PY) -X dev -W error -m pytest -W ignore::DeprecationWarning:multiprocessing.popen_fork $(PYTEST_ARGS)

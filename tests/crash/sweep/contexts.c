@@ -243,17 +243,29 @@ static void recoveries(void)
 }
 
 /* While the victim is between two changes somebody else comes. */
+struct meeting {
+    const struct operation *operation;
+    enum state state;
+    enum stance reader;
+    enum stance writer;
+    enum who who;
+    enum command command;
+    long argument;
+};
+
+static struct context *add_meeting(const struct meeting *meeting)
+{
+    struct context *c =
+        add(meeting->operation, meeting->state, meeting->reader, meeting->writer);
+    c->meanwhile_who = meeting->who;
+    c->meanwhile = meeting->command;
+    c->meanwhile_argument = meeting->argument;
+    return c;
+}
+
 static void meetings(void)
 {
-    static const struct {
-        const struct operation *operation;
-        enum state state;
-        enum stance reader;
-        enum stance writer;
-        enum who who;
-        enum command command;
-        long argument;
-    } all[] = {
+    static const struct meeting all[] = {
         {&write_small, EMPTY, IDLE, IDLE, READER, DO_READ, 65536},
         {&write_small, EMPTY, IDLE, IDLE, READER, DO_POLL_READ, 0},
         {&write_small, EMPTY, IDLE, IDLE, WRITER, DO_LOOK, 0},
@@ -274,12 +286,24 @@ static void meetings(void)
         {&import_writer, EMPTY, IDLE, IDLE, READER, DO_READ, 65536},
         {&write_long, EMPTY, LOOKED, IDLE, READER, DO_DRAIN, 0},
         {&write_long, EMPTY, IDLE, IDLE, READER, DO_POLL_READ, 0},
+        {&arm_reader, EMPTY, IDLE, IDLE, WRITER, DO_WRITE, 100},
+        {&arm_writer, FULL, IDLE, IDLE, READER, DO_READ, 4096},
     };
-    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
-        struct context *c = add(all[i].operation, all[i].state, all[i].reader, all[i].writer);
-        c->meanwhile_who = all[i].who;
-        c->meanwhile = all[i].command;
-        c->meanwhile_argument = all[i].argument;
+    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
+        add_meeting(&all[i]);
+    /* What an operation has looked at and not yet changed: whoever begins to look, to sleep or to
+     * listen just then must not be forgotten. */
+    static const struct meeting dense[] = {
+        {&write_small, EMPTY, IDLE, IDLE, READER, DO_ARM_READ, 0},
+        {&write_small, EMPTY, IDLE, IDLE, READER, DO_POLL_READ, 0},
+        {&write_small, EMPTY, IDLE, IDLE, READER, DO_READ, 65536},
+        {&read_slot, FULL, IDLE, IDLE, WRITER, DO_ARM_WRITE, 100},
+        {&read_slot, FULL, IDLE, IDLE, WRITER, DO_POLL_WRITE, 100},
+        {&read_slot, FULL, IDLE, IDLE, WRITER, DO_WRITE, 100},
+    };
+    for (size_t i = 0; i < sizeof dense / sizeof dense[0]; i++) {
+        struct context *c = add_meeting(&dense[i]);
+        c->dense = c->only_all = true;
     }
 }
 

@@ -54,6 +54,7 @@ struct context {
     enum who meanwhile_who;
     enum command meanwhile;
     long meanwhile_argument;
+    bool dense; /* it comes at each instruction inside a lock; deaths at changes alone */
     bool only_all; /* not in the sample */
 };
 

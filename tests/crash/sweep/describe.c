@@ -24,8 +24,9 @@ void context_describe(const struct context *c, char *text, size_t size)
                      c->cold ? ", cold" : "",
                      first_names[c->first]);
     if (c->meanwhile != DO_NOTHING && n > 0 && (size_t)n < size)
-        snprintf(text + n, size - (size_t)n, "; meanwhile the %s %s",
-                 c->meanwhile_who == READER ? "reader" : "writer", command_names[c->meanwhile]);
+        snprintf(text + n, size - (size_t)n, "; meanwhile the %s %s%s",
+                 c->meanwhile_who == READER ? "reader" : "writer", command_names[c->meanwhile],
+                 c->dense ? ", anywhere" : "");
 }
 
 /* ---- What there is ------------------------------------------------------------------------- */

@@ -2,6 +2,7 @@
  *
  *   sweep                       each change of the segment in each context, and every 128th instruction
  *   sweep --all                 every instruction; with another death or a meeting before, each 4th
+ *   sweep --all --nested-stride 1   each one there, too
  *   sweep --only WORD           contexts whose description has the word
  *   sweep --number N --state K  one kill, to look at
  */
@@ -75,6 +76,8 @@ static struct options parse(int argc, char **argv)
             o.extent.nested_pollers = true;
         else if (strcmp(argv[i], "--list") == 0)
             o.list = true;
+        else if (strcmp(argv[i], "--dry") == 0)
+            o.extent.dry = true;
         else if (strcmp(argv[i], "--matrix") == 0)
             o.matrix = true;
         else if (strcmp(argv[i], "--verbose") == 0)
@@ -89,6 +92,8 @@ static struct options parse(int argc, char **argv)
             o.extent.stride = (size_t)number(argv[++i]);
         else if (strcmp(argv[i], "--nested-stride") == 0 && i + 1 < argc)
             o.extent.nested_stride = (size_t)number(argv[++i]);
+        else if (strcmp(argv[i], "--points") == 0 && i + 1 < argc)
+            o.extent.nested_points = (size_t)number(argv[++i]);
         else if (strcmp(argv[i], "--most") == 0 && i + 1 < argc)
             o.extent.most = (size_t)number(argv[++i]);
         else if (strcmp(argv[i], "--workers") == 0 && i + 1 < argc)
@@ -100,7 +105,7 @@ static struct options parse(int argc, char **argv)
             exit(2);
         }
     }
-    if (o.extent.stride == 0 || o.extent.nested_stride == 0) {
+    if (o.extent.stride == 0 || o.extent.nested_stride == 0 || o.extent.nested_points == 0) {
         fprintf(stderr, "sweep: a stride is at least 1\n");
         exit(2);
     }
@@ -203,6 +208,7 @@ static size_t report(const struct board *board, const struct options *o, size_t 
         all.instructions += r->instructions;
         all.kills += r->kills;
         all.thinned += r->thinned;
+        all.again += r->again;
         all.astray += r->astray;
         all.stepped += r->stepped;
         all.violations += r->violations;
@@ -218,10 +224,10 @@ static size_t report(const struct board *board, const struct options *o, size_t 
     printf("sweep: %zu contexts, %zu paths, %zu instructions, %zu kills, %zu violations, %.0f s\n",
            wanted, all.paths, all.instructions, all.kills, all.violations, seconds);
     printf("sweep: killed after each change and system call, and before every %s (%s with another "
-           "death or a meeting before); %zu passes through loops left out, %zu kills stepped to, "
-           "%zu runs astray\n",
-           nth(o->extent.stride), nth(o->extent.nested_stride), all.thinned, all.stepped,
-           all.astray);
+           "death or a meeting before); %zu passes through loops left out, %zu instants that another "
+           "path had in the same state, %zu kills stepped to, %zu runs astray\n",
+           nth(o->extent.stride), nth(o->extent.nested_stride), all.thinned, all.again,
+           all.stepped, all.astray);
     if (unfinished)
         printf("sweep: %zu contexts were not finished\n", unfinished);
     /* A run that goes another way is no evidence; more than a few would be a hole in it. */

@@ -83,11 +83,81 @@ MUTANTS = [
     Mutant(
         "a level that nobody knows is not full",
         "companion.c",
-        "    return may_be_full(load_relaxed(&c->level)) && leave_one(c, fd);",
-        "    return is_full(load_relaxed(&c->level)) && leave_one(c, fd);",
-        "read 4096 died; read 4096, full, reader idle, writer polls",
+        "    if (level == SHMP_LEVEL_UNKNOWN) {\n",
+        "    if (level == SHMP_LEVEL_UNKNOWN)\n        level = SHMP_LEVEL_NOT_FULL;\n"
+        "    if (false) {\n",
+        "full, reader idle, writer polls",
+    ),
+    Mutant(
+        "nobody counts for the dead",
+        "notify.c",
+        "    if (load_acquire(&line->begun) == ops + 1) {",
+        "    if (false) {",
+        "write 100, empty, reader listens, writer idle",
+    ),
+    Mutant(
+        "whoever died in an operation is counted, published or not",
+        "notify.c",
+        "        if (has_published(pipe, side, load_acquire(&line->before)))",
+        "        if (true)",
+        "write 100, empty, reader listens, writer idle",
+    ),
+    Mutant(
+        "an operation is noted after its publish, not before",
+        "notify.c",
+        "    store_release(&line->begun, ops + 1);\n    return true;",
+        "    return true;",
+        "read 4096, two, reader idle, writer listens",
+    ),
+    Mutant(
+        "a relay trusts that the dead have woken it",
+        "relay.c",
+        "        if (!shmp_notify_rescue(s->taps->notifier->end, s->side, relay->death))",
+        "        if (false)",
+        "write 4196, some, reader listens, writer idle",
+    ),
+    Mutant(
+        "for who is armed nothing is foretold",
+        "companion.c",
+        "bool shmp_companion_foretell_write(struct shmp_header *h, int fd)\n{\n",
+        "bool shmp_companion_foretell_write(struct shmp_header *h, int fd)\n{\n"
+        "    if ((load_seq_cst(&h->wait.poll_usage) & SHMP_POLL_READERS) == 0)\n"
+        "        return false;\n",
+        "write 100, empty, reader armed, writer idle",
+    ),
+    Mutant(
+        "what a read leaves of a packet goes in a second step",
+        "ring.c",
+        "    uint64_t tail = SHMP_TAIL(taken->tail, taken->offset);\n",
+        "    uint64_t tail = SHMP_TAIL(taken->tail, taken->offset);\n"
+        "    if (taken->packet_end)\n"
+        "        store_seq_cst(&h->tail, SHMP_TAIL(taken->old_tail, taken->bytes));\n",
+        "read 40 in packets, some",
+    ),
+    Mutant(
+        "a side without a holder in the table has hung up",
+        "presence.c",
+        "    if (shmp_companion_is_hung_up(end->fd))\n",
+        "    if (true)\n",
+        "execve writer, empty, reader asleep, writer absent",
+    ),
+    Mutant(
+        "nobody is told that a process has a fresh record",
+        "record.c",
+        "                wake_call_words(self);\n",
+        "",
+        "grow to 8 slots after its thread's end",
+    ),
+    Mutant(
+        "what `check` alone sees: a freed entry keeps its counts",
+        "live.c",
+        "            store_relaxed(&h->state, (uint64_t)gen << 32);\n"
+        "            store_release(&h->live, 0);",
+        "            store_release(&h->live, 0);",
+        "write 100, empty, reader asleep, writer absent",
     ),
 ]
+
 
 def break_core(core: Path, mutant: Mutant) -> bool:
     path = core / mutant.file
@@ -103,7 +173,7 @@ def sweep(scratch: Path, mutant: Mutant) -> str:
     command = ["make", "-s", "-C", str(scratch / "tests/crash/sweep"), "run", "WARNINGS=-w"]
     environment = {**os.environ, "MAKEFLAGS": ""}
     result = subprocess.run(
-        [*command, f"ARGS=--most 1 --pollers --only '{mutant.only}'"],
+        [*command, f"ARGS=--most 1 --pollers --points 1 --only \"{mutant.only}\""],
         capture_output=True,
         text=True,
         env=environment,

@@ -12,6 +12,7 @@
 
 #include "atomic.h"
 #include "oracle.h"
+#include "view.h"
 
 /* Longer paths are an error of the sweep, not of the library. */
 #define STEPS_MAX ((size_t)2000000)
@@ -41,31 +42,7 @@ struct sweep {
     struct stage stage;
 };
 
-/* ---- The part of the segment that operations change one word at a time ------------------------ */
-
-#define HOLDERS_SEEN 8
-#define WORDS_SEEN 16
-
-struct view {
-    unsigned char header[sizeof(struct shmp_header)];
-    struct shmp_holder holders[HOLDERS_SEEN];
-    uint64_t descriptions[16];
-    uint32_t words[WORDS_SEEN];
-};
-
-static void look(const struct stage *stage, struct view *view)
-{
-    if (stage->header == NULL)
-        return;
-    memcpy(view->header, stage->header, sizeof view->header);
-    memcpy(view->holders, (const void *)stage->holders, sizeof view->holders);
-    memcpy(view->descriptions, (const unsigned char *)stage->header + SHMP_DESCRIPTIONS_OFFSET,
-           sizeof view->descriptions);
-    uint32_t gen = load_acquire(&stage->header->wait.geometry_gen);
-    uint64_t area = load_relaxed(&stage->header->geometry[gen & 1].area_offset);
-    if (pread(stage->segment_fd, view->words, sizeof view->words, (off_t)area) < 0)
-        memset(view->words, 0, sizeof view->words);
-}
+/* ---- Looking ------------------------------------------------------------------------------------- */
 
 static bool is_locked(const struct stage *stage)
 {
@@ -185,7 +162,8 @@ static const char *record(struct stage *stage, const struct course *course, pid_
     path->count = 0;
     path->no_traps = stage->context->operation->threads;
     bool forked = false;
-    look(stage, &views[0]);
+    uint64_t state = 0;
+    view_take(stage, &views[0]);
     while (!tracer_is_at_end(pid)) {
         if (course->meets && course->meeting == path->count)
             meet(course);
@@ -202,10 +180,15 @@ static const char *record(struct stage *stage, const struct course *course, pid_
             step.marks |= MARK_FORK;
             forked = path->no_traps = true;
         }
-        look(stage, &views[!turn]);
-        if (memcmp(&views[0], &views[1], sizeof views[0]) != 0)
+        view_take(stage, &views[!turn]);
+        if (memcmp((const void *)&views[0], (const void *)&views[1], sizeof views[0]) != 0)
             step.marks |= MARK_CHANGED;
         turn = !turn;
+        if (course->dead_path || course->meets) {
+            step.state = state;
+            if ((step.marks & (MARK_CHANGED | MARK_CALL)) != 0 || state == 0)
+                state = view_hash(stage, &views[turn]);
+        }
         step.inside = is_locked(stage);
         if (!path_add(path, step))
             return "the path does not end";
@@ -357,6 +340,10 @@ static bool kill_once(struct sweep *sweep, const struct course *course, const st
 static void kill_at(struct sweep *sweep, const struct course *course, const struct path *path,
                     const struct instant *instant)
 {
+    if (sweep->extent->dry) {
+        sweep->result->kills++;
+        return;
+    }
     if (kill_once(sweep, course, path, instant, false))
         return;
     sweep->result->stepped++;
@@ -365,6 +352,35 @@ static void kill_at(struct sweep *sweep, const struct course *course, const stru
     sweep->result->astray++;
     if (sweep->extent->verbose)
         fprintf(stderr, "astray: state %zu of %zu\n", instant->state, path->count);
+}
+
+/* ---- What other paths of this context had --------------------------------------------------------------- */
+
+/* An instruction, and the state in which it finds everything that is shared.  What else the process
+ * has dies with it, so the second death there would be the first one again. */
+#define SEEN_MAX ((size_t)1 << 20)
+static uint64_t *seen;
+
+static void forget_seen(void)
+{
+    if (seen == NULL)
+        seen = mmap(NULL, SEEN_MAX * sizeof *seen, PROT_READ | PROT_WRITE,
+                    MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    else
+        madvise(seen, SEEN_MAX * sizeof *seen, MADV_REMOVE);
+}
+
+/* And notes it. */
+static bool was_seen(const struct step *step, enum variant variant)
+{
+    uint64_t key = ((step->ip ^ (uint64_t)step->sp << 24) * UINT64_C(0x9e3779b97f4a7c15) ^
+                    step->state) * UINT64_C(0xff51afd7ed558ccd) + variant + 1;
+    size_t i = (size_t)(key >> 32) % SEEN_MAX;
+    while (seen[i] != 0 && seen[i] != key)
+        i = (i + 1) % SEEN_MAX;
+    bool was = seen[i] == key;
+    seen[i] = key;
+    return was;
 }
 
 /* ---- Which instants --------------------------------------------------------------------------------------- */
@@ -387,6 +403,11 @@ static void kill_along(struct sweep *sweep, const struct course *course, const s
             continue;
         if (extent->only < 0 && !always && !path->step[k].kept) {
             result->thinned++;
+            continue;
+        }
+        if (extent->only < 0 && chosen && k < path->count && path->step[k].state != 0 &&
+            was_seen(&path->step[k], PLAIN)) {
+            result->again++;
             continue;
         }
         if (chosen || extent->only >= 0)
@@ -420,9 +441,11 @@ static bool record_course(struct sweep *sweep, const struct course *course, unsi
 }
 
 /* After each change of the segment, in a lock or anywhere. */
-static bool is_turning_point(const struct step *step, bool in_lock)
+static bool is_turning_point(const struct context *context, const struct step *step)
 {
-    return (step->marks & MARK_CHANGED) != 0 && (!in_lock || step->inside);
+    if (context->dense)
+        return step->inside && step->kept;
+    return (step->marks & MARK_CHANGED) != 0 && (context->dead == NULL || step->inside);
 }
 
 void sweep_context(const struct context *context, const char *name, const struct extent *extent,
@@ -439,6 +462,7 @@ void sweep_context(const struct context *context, const char *name, const struct
     snprintf(sweep.stage.name, sizeof sweep.stage.name, "%s", name);
     if (!path_make(&path, STEPS_MAX) || !path_make(&outer, STEPS_MAX))
         return;
+    forget_seen();
     bool nested = context->dead != NULL || context->meanwhile != DO_NOTHING;
     /* Once without looking: pages are touched for the first time only once. */
     stage_set(&sweep.stage, context);
@@ -451,7 +475,7 @@ void sweep_context(const struct context *context, const char *name, const struct
         (context->reader == POLLS || context->writer == POLLS))
         goto over;
     for (size_t i = 0; i < outer.count && result->violations < extent->most; i++) {
-        if (!is_turning_point(&outer.step[i], context->dead != NULL) ||
+        if (!is_turning_point(context, &outer.step[i]) ||
             points++ % extent->nested_points != extent->nested_points / 2)
             continue;
         course = (struct course){.context = context};
@@ -463,7 +487,8 @@ void sweep_context(const struct context *context, const char *name, const struct
             course.meeting = i + 1;
         }
         if (record_course(&sweep, &course, VICTIM, &path))
-            kill_along(&sweep, &course, &path, extent->nested_stride, points);
+            kill_along(&sweep, &course, &path, context->dense ? STEPS_MAX : extent->nested_stride,
+                       points);
     }
 over:
     path_free(&path);

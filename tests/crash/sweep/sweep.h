@@ -28,6 +28,7 @@ struct result {
     size_t instructions; /* along them */
     size_t kills;
     size_t thinned;      /* repetitions in loops and string instructions that were left out */
+    size_t again;        /* left out: the same instruction in the same state, on another path */
     size_t stepped;      /* kills for which each instruction before had to be stepped, too */
     size_t astray;       /* runs that went another way than the recorded one: not killed */
     size_t violations;
@@ -43,6 +44,7 @@ struct extent {
     bool nested_pollers;  /* also where survivors poll: most such kills must be stepped to */
     long only;            /* >= 0: this state of the path alone */
     size_t most;          /* violations before a context is given up */
+    bool dry;             /* counts the kills, and kills nobody */
     bool verbose;
 };
 

@@ -28,6 +28,7 @@ struct step {
     uint8_t marks;
     uint8_t inside; /* somebody owns one of the three locks */
     uint8_t kept;   /* not left out as one of many passes through a loop */
+    uint64_t state; /* of what others will see (view_hash) before it; 0: unknown */
 };
 
 struct path {
