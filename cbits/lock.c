@@ -28,12 +28,26 @@ static enum shmp_woken sleep_for(struct shmp_live *live, const _Atomic uint32_t 
     return woken;
 }
 
+/* Then the owner does not run while we do: most likely its system call that told us woke us, and we
+ * took the CPU from it inside the lock.  To spin would keep it from unlocking, and to sleep would
+ * cost both a system call (decision 0041).  A hint, from the last operation of each side. */
+static bool all_on_one_cpu(struct shmp_header *h)
+{
+    uint32_t here = shmp_cpu();
+    return load_relaxed(&h->w.cpu) == here && load_relaxed(&h->r.cpu) == here;
+}
+
 enum shmp_locked shmp_lock_slow(struct shmp_live *live, _Atomic uint32_t *word,
                                 enum shmp_patience patience)
 {
     uint32_t mine = shmp_live_owner(live);
     struct shmp_pace pace = {0};
-    for (int i = 0; i < SPINS; i++) {
+    int spins = SPINS;
+    if (all_on_one_cpu(live->seg->header)) {
+        shmp_sys.yield();
+        spins = 1;
+    }
+    for (int i = 0; i < spins; i++) {
         uint32_t seen = load_relaxed(word);
         if (seen == 0 && cas_acquire32(word, &seen, mine))
             return SHMP_LOCKED;

@@ -4,7 +4,6 @@
 #include <errno.h>
 #include <limits.h>
 #include <pthread.h>
-#include <sched.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
 #include <sys/syscall.h>
@@ -360,7 +359,7 @@ static void join(struct relay *ended)
         pthread_join(relay->thread, NULL);
         /* Limited, because the number may be another thread's by now. */
         for (int i = 0; i < 1000 && shmp_sys.thread_exists(relay->tid) > 0; i++)
-            sched_yield();
+            shmp_sys.yield();
         free(relay);
     }
 }

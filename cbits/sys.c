@@ -204,6 +204,11 @@ static long sys_futex_waitv(struct shmp_futex_waitv *words, unsigned count,
 #define THREAD_STACK ((size_t)1 << 18) /* thread-local variables of large programs are in it */
 
 /* Every signal is blocked in the thread from its first instruction on. */
+static long sys_yield(void)
+{
+    return sched_yield();
+}
+
 static long sys_thread_start(pthread_t *thread, void *(*run)(void *), void *argument)
 {
     pthread_attr_t attributes;

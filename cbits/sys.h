@@ -60,6 +60,7 @@ struct shmp_futex_waitv {
       (address, value, deadline))                                                         \
     X(futex_waitv, (struct shmp_futex_waitv *words, unsigned count, const struct timespec *deadline), \
       (words, count, deadline))                                                           \
+    X(yield, (void), ())                                                                  \
     X(thread_start, (pthread_t *thread, void *(*run)(void *), void *argument), (thread, run, argument)) \
     X(thread_exists, (pid_t tid), (tid))                                                  \
     X(restarting_handlers, (void), ())                                                    \

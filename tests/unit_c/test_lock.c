@@ -1,6 +1,7 @@
 /* test_lock.c - short locks: exclusion, waking, and taking over from the dead but never the slow. */
 #include <fcntl.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
@@ -239,6 +240,39 @@ TEST(a_stopped_owner_keeps_its_lock)
     shmp_sys.lock = real_lock;
     unit_kill(owner);
     close(gate);
+    close_pipe();
+}
+
+static _Atomic unsigned yields;
+
+/* What the owner does when it gets the CPU back. */
+static long yield_to_owner(void)
+{
+    atomic_fetch_add(&yields, 1);
+    store_relaxed(word(), 0);
+    return 0;
+}
+
+/* Where both sides run on our CPU, the owner cannot unlock while we spin. */
+TEST(an_owner_on_this_cpu_is_let_run)
+{
+    cpu_set_t here;
+    make_pipe();
+    long (*real_yield)(void) = shmp_sys.yield;
+    shmp_sys.yield = yield_to_owner;
+    CPU_ZERO(&here);
+    CPU_SET(shmp_cpu(), &here);
+    CHECK_EQ(sched_setaffinity(0, sizeof here, &here), 0);
+    for (int other = 0; other < 2; other++) {
+        store_relaxed(&header()->w.cpu, shmp_cpu());
+        store_relaxed(&header()->r.cpu, shmp_cpu() + (uint32_t)other);
+        store_relaxed(word(), shmp_live_owner(live()));
+        CHECK_EQ(shmp_lock(live(), word(), SHMP_LOCK_TRY), other ? SHMP_LOCK_BUSY : SHMP_LOCKED);
+        CHECK_EQ(yields, 1);
+    }
+    CHECK_EQ(load_relaxed(word()), shmp_live_owner(live()));
+    shmp_unlock(word());
+    shmp_sys.yield = real_yield;
     close_pipe();
 }
 
