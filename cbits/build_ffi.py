@@ -74,6 +74,32 @@ static void shmpy_set_errno(int code)
 }
 """
 
+# A notifier is kept where the caller says before the call returns: {descriptor or -1, process}.
+# Whatever a signal handler raises right behind it, its owner knows what to close, and once; the
+# memory's own destructor does it, too.  In a forked child nothing of it is left to close.
+NOTIFIER_DECLARATIONS = """
+intptr_t shmpy_notifier_make(uintptr_t end, int *notifier);
+void shmpy_notifier_end(int *notifier);
+"""
+NOTIFIER_DEFINITIONS = """
+static intptr_t shmpy_notifier_make(uintptr_t end, int *notifier)
+{
+    int fd = shmp_notifier_open((shmp_end *)end);
+    if (fd < 0)
+        return -(intptr_t)errno;
+    notifier[1] = getpid();
+    __atomic_store_n(notifier, fd, __ATOMIC_RELEASE);
+    return 0;
+}
+
+static void shmpy_notifier_end(int *notifier)
+{
+    int fd = __atomic_exchange_n(notifier, -1, __ATOMIC_ACQ_REL);
+    if (fd >= 0 && notifier[1] == getpid())
+        shmp_notifier_close(fd);
+}
+"""
+
 PROTOTYPE = re.compile(
     r"^(int|ssize_t|void|const char \*|shmp_end \*)\s*(shmp_\w+)\(([^;]*)\);$", re.MULTILINE
 )
@@ -134,6 +160,7 @@ def builder() -> FFI:
         + types
         + "int shmp_install_fast(void);\n"
         + SLOW_DECLARATIONS
+        + NOTIFIER_DECLARATIONS
         + "\n".join(head for head, _ in twins)
     )
     ffi.set_source(
@@ -143,9 +170,11 @@ def builder() -> FFI:
                 # Only here, and only for the code that cffi generates below.
                 '#pragma GCC diagnostic ignored "-Wconversion"',
                 "#include <errno.h>",
+                "#include <unistd.h>",
                 '#include "shmpipe.h"',
                 install_fast,
                 SLOW_DEFINITIONS,
+                NOTIFIER_DEFINITIONS,
                 *(body for _, body in twins),
             ]
         ),

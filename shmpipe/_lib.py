@@ -57,7 +57,7 @@ descriptor: Call = lib.shmpy_descriptor
 is_concurrent: Call = lib.shmpy_is_concurrent
 segment_fd: Call = lib.shmpy_segment_fd
 export: Call = lib.shmpy_export
-notifier_open: Call = lib.shmpy_notifier_open
+notifier_make: Call = lib.shmpy_notifier_make
 
 hold: Callable[[int], None] = lib.shmpy_hold
 release: Callable[[int], None] = lib.shmpy_release
@@ -70,7 +70,7 @@ open_segment: Call = lib.shmpy_open_fd
 unlink_segment: Call = lib.shmpy_unlink_fd
 close_segment: Callable[[int], int] = lib.shmpy_close_segment
 
-notifier_close: Callable[[int], int] = lib.shmpy_notifier_close
+notifier_end: Callable[[Any], None] = lib.shmpy_notifier_end
 
 
 def call(end: EndBase, function: Call, *arguments: object) -> int:
@@ -172,6 +172,14 @@ def pointer(memory: Any) -> int:
 def integer() -> Any:
     """A C int, for ioctl; its value is integer()[0]."""
     return ffi.new("int *")
+
+
+def notifier() -> Any:
+    """What notifier_make fills in; its descriptor is notifier()[0], -1 if there is none.
+
+    Dropped with one in it, it closes that, with no Python code in which a handler could raise.
+    """
+    return ffi.gc(ffi.new("int[2]", (-1, 0)), lib.shmpy_notifier_end)
 
 
 def notifier_read(notifier: int) -> int:

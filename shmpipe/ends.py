@@ -148,7 +148,7 @@ class End(EndBase, io.RawIOBase):
         """
         from shmpipe import notify
 
-        return notify.Notifier(self._call(_lib.notifier_open), repr(self))
+        return notify.Notifier(self)
 
     def seek(self, _offset: int, _whence: int = 0, /) -> NoReturn:
         """Raises io.UnsupportedOperation (ESPIPE): a pipe has no position (CR-10)."""

@@ -14,7 +14,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
-    from typing import NoReturn, Self
+    from typing import Any, NoReturn, Self
+
+    from shmpipe.ends import End
 
 
 class Notifier:
@@ -42,20 +44,28 @@ class Notifier:
     A context manager.  ValueError when closed, and in a forked child.
     """
 
-    def __init__(self, descriptor: int, about: str) -> None:
-        """Takes over a notifier of the core; End.notifier() is the way to get one."""
-        self._descriptor = descriptor
-        self._about = about
+    _handle: Any = (-1,)  # of one that was never made: a handler raised before
+
+    def __init__(self, end: End) -> None:
+        """Begins to count; End.notifier() is the way to get one."""
+        self._about = repr(end)
         self._process = os.getpid()
+        self._handle = _lib.notifier()
+        try:
+            end._call(_lib.notifier_make, self._handle)
+        except BaseException:  # perhaps a handler's, behind the call
+            self.close()
+            raise
 
     def fileno(self) -> int:
         """The eventfd, nonblocking.
 
         os.eventfd_read() takes what has arrived there, from the same account as read().
         """
-        if self.closed:
+        descriptor: int = self._handle[0]
+        if descriptor < 0 or not self._is_ours():
             self._refuse()
-        return self._descriptor
+        return descriptor
 
     def read(self) -> int:
         """The number of operations since the last read(); 0 if there was none.  Never waits.
@@ -72,16 +82,15 @@ class Notifier:
     @property
     def closed(self) -> bool:
         """Whether close() was called, or this is the copy of a forked child."""
-        return self._descriptor < 0 or not self._is_ours()
+        return self._handle[0] < 0 or not self._is_ours()
 
     def close(self) -> None:
         """Stops counting and closes the eventfd; closing again does nothing.
 
         The last close of a process ends the thread before it returns.
         """
-        descriptor, self._descriptor = self._descriptor, -1
-        if descriptor >= 0 and self._is_ours():
-            _lib.notifier_close(descriptor)
+        if not self.closed:
+            _lib.notifier_end(self._handle)
 
     def __enter__(self) -> Self:
         self.fileno()
@@ -96,7 +105,7 @@ class Notifier:
         self.close()
 
     def __repr__(self) -> str:
-        state = "closed" if self.closed else f"fd={self._descriptor}"
+        state = "closed" if self.closed else f"fd={self._handle[0]}"
         return f"<shmpipe.Notifier {state} of {self._about}>"
 
     def __reduce__(self) -> NoReturn:

@@ -109,6 +109,17 @@ def test_an_exception_around_a_hold_does_not_keep_the_end_open() -> None:
     assert run(program) == (0, "0")
 
 
+def test_an_exception_around_a_notifier_leaves_none_behind() -> None:
+    """Between the core's notifier and the object that owns it, and between "closed" and closing:
+    the eventfd and the relay's thread stayed for the life of the process.
+    """
+    program = INTERRUPTED.replace("WHAT", "[r.notifier().close() for _ in range(20)]")
+    program = program.replace("40e-6", "400e-6").replace("+ 5", "+ 2")
+    program = program.replace("r.read(1) is None", "len(os.listdir('/proc/self/task')) > 1")
+    program = "sys.unraisablehook = lambda _: None  # raised in __del__\n" + program
+    assert run(program) == (0, "0")
+
+
 def test_pollout_for_a_user_with_many_pipes() -> None:
     """Above pipe-user-pages-soft the companion has two slots: 4096 edges fill it, and the pollers
     of a pipe with 14 free slots are told that it is full.
