@@ -294,7 +294,7 @@ int shmp_wait_side(struct shmp_end *end, int side, bool any_handler, bool looked
         uint32_t epoch = shmp_queue_register(queue);
         if (!must_sleep(end, side, &watch)) {
             shmp_queue_leave(queue, epoch);
-            shmp_watch_release(&watch, &pipe->live);
+            shmp_watch_release(&watch);
             return 0;
         }
         /* After our look: of two sides that go to sleep at once, one sees the other registered. */
@@ -313,7 +313,7 @@ int shmp_wait_side(struct shmp_end *end, int side, bool any_handler, bool looked
             judge_lost_wake(h, shmp_queue_word(queue), side);
         if (woken != SHMP_WOKEN && woken != SHMP_CHANGED)
             shmp_queue_leave(queue, epoch);
-        shmp_watch_release(&watch, &pipe->live);
+        shmp_watch_release(&watch);
         if (go_on) /* data wins over a signal (SG-4) */
             return 0;
         if (woken == SHMP_SIGNAL)

@@ -142,7 +142,7 @@ static void forget_peers(struct shmp_live *live)
     if (live->peers)
         for (uint32_t i = 0; i < SHMP_HOLDERS; i++)
             if (live->peers[i])
-                shmp_peer_put(live, live->peers[i]);
+                shmp_peer_put(live->peers[i]);
     free(live->peers);
     live->peers = NULL;
 }
@@ -166,7 +166,7 @@ int shmp_live_fork_child(struct shmp_live *live)
     if (live->peers)
         for (uint32_t i = 0; i < SHMP_HOLDERS; i++)
             if (live->peers[i])
-                live->peers[i]->refs = 1;
+                store_relaxed(&live->peers[i]->refs, 1);
     live->index = -1;
     return shmp_live_claim(live);
 }
@@ -215,20 +215,14 @@ void shmp_live_renew(struct shmp_live *live)
 
 /* ---- Peers -------------------------------------------------------------------- */
 
-static void peer_put_locked(struct shmp_peer *peer)
+void shmp_peer_put(struct shmp_peer *peer)
 {
-    if (--peer->refs == 0) {
-        if (peer->page)
-            shmp_record_unmap(peer->page);
-        free(peer);
-    }
-}
-
-void shmp_peer_put(struct shmp_live *live, struct shmp_peer *peer)
-{
-    pthread_mutex_lock(&live->mutex);
-    peer_put_locked(peer);
-    pthread_mutex_unlock(&live->mutex);
+    /* Both: what others did with the page is over when the last one unmaps it. */
+    if (atomic_fetch_sub_explicit(&peer->refs, 1, memory_order_acq_rel) != 1)
+        return;
+    if (peer->page)
+        shmp_record_unmap(peer->page);
+    free(peer);
 }
 
 static struct shmp_peer *peer_new(const struct shmp_holder *h, uint32_t gen, uint32_t seq)
@@ -239,7 +233,7 @@ static struct shmp_peer *peer_new(const struct shmp_holder *h, uint32_t gen, uin
     struct shmp_record_id id = {.fd = load_relaxed(&h->record_fd),
                                 .dev = load_relaxed(&h->record_dev),
                                 .ino = load_relaxed(&h->record_ino)};
-    peer->refs = 1;
+    store_relaxed(&peer->refs, 1);
     peer->gen = gen;
     peer->record_seq = seq;
     peer->id = id;
@@ -260,11 +254,11 @@ struct shmp_peer *shmp_peer_get(struct shmp_live *live, uint32_t index)
         peer = live->peers[index];
         if (peer == NULL || peer->gen != gen || peer->record_seq != seq) {
             if (peer)
-                peer_put_locked(peer);
+                shmp_peer_put(peer);
             peer = live->peers[index] = peer_new(h, gen, seq);
         }
         if (peer)
-            peer->refs++;
+            fetch_add_relaxed(&peer->refs, 1);
     }
     pthread_mutex_unlock(&live->mutex);
     return peer;
@@ -312,7 +306,7 @@ bool shmp_holder_is_dead(struct shmp_live *live, uint32_t index, uint32_t gen)
     /* The thread of its words may have ended, and its record locks be gone for the moment of a
      * close() (m14): but its record is open as long as any of its threads runs. */
     dead = dead && !shmp_record_is_open(load_relaxed(&h->pid), &peer->id);
-    shmp_peer_put(live, peer);
+    shmp_peer_put(peer);
     return dead;
 }
 

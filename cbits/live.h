@@ -21,7 +21,7 @@
 
 /* What this process knows of one peer's record; a reference keeps the page mapped. */
 struct shmp_peer {
-    unsigned refs; /* guarded by shmp_live.mutex */
+    _Atomic unsigned refs; /* one of them is the table's: others are taken under shmp_live.mutex */
     uint32_t gen;
     uint32_t record_seq;
     const unsigned char *page; /* NULL: its record cannot be reached from here */
@@ -72,9 +72,10 @@ static inline uint32_t shmp_live_owner(const struct shmp_live *live)
                                  ((live->gen & SHMP_LOCK_GEN_MASK) << SHMP_LOCK_GEN_SHIFT);
 }
 
-/* Peers.  get returns a reference (never NULL on success) or NULL when out of memory. */
+/* Peers.  get returns a reference (never NULL on success) or NULL when out of memory.  A reference
+ * may outlive the attachment it was taken through. */
 struct shmp_peer *shmp_peer_get(struct shmp_live *live, uint32_t index);
-void shmp_peer_put(struct shmp_live *live, struct shmp_peer *peer);
+void shmp_peer_put(struct shmp_peer *peer);
 
 /* The life word of a peer that the calling thread should watch; NULL if unreachable. */
 const _Atomic uint32_t *shmp_peer_word(const struct shmp_peer *peer);

@@ -24,7 +24,7 @@ static enum shmp_woken sleep_for(struct shmp_live *live, const _Atomic uint32_t 
     shmp_watch_holder(&watch, live, owner);
     enum shmp_woken woken = shmp_watch_sleep(&watch, word, value,
                                              shmp_now_ns() + 10 * SHMP_LAST_SLICE_NS, pace);
-    shmp_watch_release(&watch, live);
+    shmp_watch_release(&watch);
     return woken;
 }
 

@@ -37,7 +37,7 @@ static bool holder_is_alive(struct shmp_pipe *pipe, int side, uint32_t i, struct
         *seen = (struct shmp_seen){
             .peer = peer, .word = word, .value = value, .index = i, .state = state};
     else
-        shmp_peer_put(live, peer);
+        shmp_peer_put(peer);
     return alive;
 }
 
@@ -66,7 +66,7 @@ bool shmp_side_is_present(struct shmp_end *end, int side)
     if (load_relaxed(&pipe->held[side]) != 0 || still_as_seen(pipe, seen))
         return true;
     if (seen->peer)
-        shmp_peer_put(&pipe->live, seen->peer);
+        shmp_peer_put(seen->peer);
     *seen = (struct shmp_seen){0};
     return look_for_holder(pipe, side, seen) || !shmp_side_is_hung_up(end, side);
 }
@@ -75,7 +75,7 @@ void shmp_seen_forget(struct shmp_pipe *pipe)
 {
     for (int side = 0; side < 2; side++) {
         if (pipe->seen[side].peer)
-            shmp_peer_put(&pipe->live, pipe->seen[side].peer);
+            shmp_peer_put(pipe->seen[side].peer);
         pipe->seen[side] = (struct shmp_seen){0};
     }
 }

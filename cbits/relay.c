@@ -54,12 +54,6 @@ struct source {
     struct tap *taps;
 };
 
-struct watched {
-    struct shmp_live *live;
-    struct shmp_peer *peer; /* NULL: given back */
-    unsigned word;
-};
-
 struct relay {
     struct relay *next;
     pthread_t thread;
@@ -71,7 +65,7 @@ struct relay {
     /* Of one cycle. */
     struct shmp_futex_waitv words[WORDS];
     unsigned word_count;
-    struct watched watched[RELAY_PEERS];
+    struct shmp_peer *watched[RELAY_PEERS]; /* their life words are the last ones */
     unsigned watched_count;
     bool complete; /* all who may count and die before they wake are watched */
     bool unpaid;   /* an eventfd did not take what it is owed */
@@ -119,11 +113,9 @@ static void add_word(struct relay *relay, const void *address, uint32_t value)
 
 static bool is_watched(const struct relay *relay, const struct shmp_record_id *id)
 {
-    for (unsigned i = 0; i < relay->watched_count; i++) {
-        const struct shmp_peer *peer = relay->watched[i].peer;
-        if (peer && peer->id.ino == id->ino && peer->id.dev == id->dev)
+    for (unsigned i = 0; i < relay->watched_count; i++)
+        if (relay->watched[i]->id.ino == id->ino && relay->watched[i]->id.dev == id->dev)
             return true;
-    }
     return false;
 }
 
@@ -137,11 +129,10 @@ static bool watch_peer(struct relay *relay, struct shmp_live *live, uint32_t ind
     uint32_t value = word ? load_seq_cst(word) : 0;
     bool known = is_watched(relay, &peer->id);
     if (known || shmp_life_is_marked(value) || relay->watched_count == RELAY_PEERS) {
-        shmp_peer_put(live, peer);
+        shmp_peer_put(peer);
         return known;
     }
-    relay->watched[relay->watched_count++] =
-        (struct watched){.live = live, .peer = peer, .word = relay->word_count};
+    relay->watched[relay->watched_count++] = peer;
     add_word(relay, word, value);
     return true;
 }
@@ -200,8 +191,7 @@ static void gather(struct relay *relay)
 static void give_back(struct relay *relay)
 {
     for (unsigned i = 0; i < relay->watched_count; i++)
-        if (relay->watched[i].peer)
-            shmp_peer_put(relay->watched[i].live, relay->watched[i].peer);
+        shmp_peer_put(relay->watched[i]);
     relay->watched_count = 0;
 }
 
@@ -227,11 +217,10 @@ static void sleep_on_words(struct relay *relay, uint64_t slice_ns)
         until = shmp_timespec(shmp_now_ns() + NO_WAITV_SLICE_NS);
         shmp_sys.futex_wait(&relay->changed, (uint32_t)relay->words[0].value, &until);
     }
-    /* The kernel wakes one sleeper per life word: pass it on.  If it is unmapped by now, nobody is
-     * woken, and nobody is there who would wait for it. */
+    /* The pages are ours, also if the pipes are closed by now. */
     unsigned first_life = relay->word_count - relay->watched_count;
     if (r >= (long)first_life)
-        shmp_sys.futex_wake((const void *)(uintptr_t)relay->words[r].address, INT_MAX);
+        shmp_pass_on(relay->words + first_life, relay->watched_count);
 }
 
 static void stay_away(struct relay *relay, uint32_t changed)
@@ -331,13 +320,6 @@ static void put_source(struct source *source, struct relay **ended)
         link = &(*link)->next;
     *link = source->next;
     relay->source_count--;
-    /* The relay may sleep on lives that it knows through this pipe, which may be gone when it
-     * wakes up. */
-    for (unsigned i = 0; i < relay->watched_count; i++)
-        if (relay->watched[i].live == &source->pipe->live && relay->watched[i].peer) {
-            shmp_peer_put(relay->watched[i].live, relay->watched[i].peer);
-            relay->watched[i].peer = NULL;
-        }
     free(source);
     relay->stop = relay->source_count == 0;
     disturb(relay);

@@ -37,7 +37,7 @@ static bool add_holder(struct shmp_watch *watch, struct shmp_live *live, uint32_
     uint32_t value = word ? load_seq_cst(word) : 0;
     bool idle = word && calls_only && value == 0;
     if (!idle && shmp_life_is_marked(value)) {
-        shmp_peer_put(live, peer);
+        shmp_peer_put(peer);
         return false;
     }
     unsigned i = ++watch->count;
@@ -80,10 +80,10 @@ void shmp_watch_holder(struct shmp_watch *watch, struct shmp_live *live, uint32_
         (int)index != live->index && add_holder(watch, live, index, false);
 }
 
-void shmp_watch_release(struct shmp_watch *watch, struct shmp_live *live)
+void shmp_watch_release(struct shmp_watch *watch)
 {
     for (unsigned i = 1; i <= watch->count; i++)
-        shmp_peer_put(live, watch->peers[i]);
+        shmp_peer_put(watch->peers[i]);
     watch->count = 0;
 }
 
@@ -100,14 +100,11 @@ static uint64_t next_slice(const struct shmp_watch *watch, struct shmp_pace *pac
     return pace->slice_ns;
 }
 
-/* The kernel wakes one sleeper per life word (m9).  It names one word; until we ran we were queued
- * on the others, and may have taken the wake of another death as well. */
-static void pass_on(const struct shmp_watch *watch)
+void shmp_pass_on(const struct shmp_futex_waitv *words, unsigned count)
 {
-    for (unsigned i = 1; i <= watch->count; i++) {
-        const _Atomic uint32_t *word =
-            (const _Atomic uint32_t *)(uintptr_t)watch->words[i].address;
-        if (load_acquire(word) != (uint32_t)watch->words[i].value)
+    for (unsigned i = 0; i < count; i++) {
+        const _Atomic uint32_t *word = (const _Atomic uint32_t *)(uintptr_t)words[i].address;
+        if (load_acquire(word) != (uint32_t)words[i].value)
             shmp_sys.futex_wake((const void *)word, INT_MAX);
     }
 }
@@ -130,7 +127,7 @@ enum shmp_woken shmp_watch_sleep(struct shmp_watch *watch, const _Atomic uint32_
     if (r == 0)
         return SHMP_WOKEN;
     if (r > 0) {
-        pass_on(watch);
+        shmp_pass_on(watch->words + 1, watch->count);
         return SHMP_LOOK;
     }
     switch (r) {

@@ -59,7 +59,7 @@ extern uint64_t shmp_backstop_ns;
 /* For a sleeper of that side. */
 void shmp_watch_all(struct shmp_watch *watch, struct shmp_live *live, int side);
 void shmp_watch_holder(struct shmp_watch *watch, struct shmp_live *live, uint32_t index);
-void shmp_watch_release(struct shmp_watch *watch, struct shmp_live *live);
+void shmp_watch_release(struct shmp_watch *watch);
 
 enum shmp_woken {
     SHMP_WOKEN,   /* chosen by a FUTEX_WAKE on the word */
@@ -72,5 +72,10 @@ enum shmp_woken {
 /* Sleeps while *word == value, no later than deadline_ns (CLOCK_MONOTONIC, 0: none). */
 enum shmp_woken shmp_watch_sleep(struct shmp_watch *watch, const _Atomic uint32_t *word,
                                  uint32_t value, uint64_t deadline_ns, struct shmp_pace *pace);
+
+/* After a sleep on these life words that one of them ended.  The kernel wakes one sleeper per word
+ * (m9) and names one word; until we ran we were queued on the others, and may have taken the wake of
+ * another death as well.  The pages are still mapped. */
+void shmp_pass_on(const struct shmp_futex_waitv *words, unsigned count);
 
 #endif

@@ -495,6 +495,13 @@ MUTANTS = [
         "rely_on_a_newcomer",
     ),
     Mutant(
+        "the relay passes on one death of two",
+        "relay.c",
+        "shmp_pass_on(relay->words + first_life, relay->watched_count)",
+        "shmp_pass_on(relay->words + r, 1)",
+        "the_relay_passes",
+    ),
+    Mutant(
         "a notifier is armed outside the ring lock",
         "notify.c",
         "    int r = shmp_side_lock(end, shmp_other_side(side), true);\n    if (r < 0)\n"

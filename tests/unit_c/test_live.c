@@ -48,7 +48,7 @@ static bool life_is_marked(uint32_t index)
     CHECK(peer != NULL);
     const _Atomic uint32_t *word = shmp_peer_word(peer);
     bool marked = word == NULL || shmp_life_is_marked(load_acquire(word));
-    shmp_peer_put(live(), peer);
+    shmp_peer_put(peer);
     return marked;
 }
 
@@ -226,7 +226,7 @@ TEST(a_process_that_became_another_program_is_dead)
     CHECK(is_dead(index));
     CHECK_EQ(kill(child, 0), 0); /* though the process lives */
     CHECK(shmp_holder_reap(live(), index));
-    shmp_peer_put(live(), peer);
+    shmp_peer_put(peer);
     close(input[1]);
     unit_join(child);
     close(input[0]);
@@ -331,7 +331,7 @@ TEST(an_entry_that_points_to_something_else_is_unreachable)
     struct shmp_peer *peer = shmp_peer_get(live(), index);
     CHECK(peer != NULL && peer->page == NULL);
     CHECK(shmp_peer_word(peer) == NULL);
-    shmp_peer_put(live(), peer);
+    shmp_peer_put(peer);
     CHECK(!is_dead(index)); /* the lock is held */
     store_relaxed(&h->record_ino, ino);
     store_release(&h->record_seq, load_relaxed(&h->record_seq) + 1);
@@ -413,7 +413,7 @@ TEST(threads_watch_different_words_of_a_peer)
     }
     CHECK_EQ(total, 16);
     CHECK(distinct > 4);
-    shmp_peer_put(live(), peer);
+    shmp_peer_put(peer);
     unit_kill(child);
     CHECK(shmp_holder_reap(live(), index));
     close_pipe();

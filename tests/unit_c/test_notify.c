@@ -3,6 +3,7 @@
  */
 #include <dirent.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
@@ -977,6 +978,91 @@ TEST(a_notifier_alone_leaves_the_companion_in_peace)
     CHECK_EQ(shmp_notifier_close(writes), 0);
     shmp_sys = real_calls;
     close_ends();
+}
+
+/* The kernel wakes one sleeper for each death, and the relay may be that one for two of them: it names
+ * one, and others may sleep on the other. */
+static _Atomic bool go_on;
+static _Atomic bool passed_on[2];
+static _Atomic pid_t relay_task;
+static struct shmp_futex_waitv lives[2]; /* the last words */
+
+static long wait_for_two_deaths(struct shmp_futex_waitv *words, unsigned count,
+                                const struct timespec *until)
+{
+    store_release(&relay_task, (pid_t)syscall(SYS_gettid));
+    long r = real_calls.futex_waitv(words, count, until);
+    if (r < (long)count - 2 || lives[0].address != 0)
+        return r;
+    memcpy(lives, words + count - 2, sizeof lives);
+    UNTIL(load_acquire(&go_on));
+    return r;
+}
+
+static long note_wake(const void *address, int count)
+{
+    long r = real_calls.futex_wake(address, count);
+    for (int i = 0; i < 2; i++)
+        if (lives[i].address == (uintptr_t)address && count == INT_MAX && r >= 0)
+            store_release(&passed_on[i], true);
+    return r;
+}
+
+static void two_deaths(bool closing)
+{
+    pid_t child[2];
+    shmp_end *other[2];
+    int ready = unit_gate();
+    make(O_NONBLOCK, 16);
+    for (int i = 0; i < 2; i++) {
+        child[i] = unit_fork();
+        if (child[i] == 0) {
+            unit_pass(ready);
+            pause();
+        }
+    }
+    unit_await(ready);
+    unit_await(ready);
+    CHECK_EQ(shmp_pipe2(other, O_CLOEXEC), 0);
+    int fd = open_notifier(0);
+    int kept = shmp_notifier_open(other[0]); /* the relay goes on */
+    CHECK(kept >= 0);
+    real_calls = shmp_sys;
+    shmp_sys.futex_wake = note_wake;
+    shmp_sys.futex_waitv = wait_for_two_deaths;
+    CHECK_EQ(shmp_write(ends[1], bytes, 1), 1); /* from now on it sleeps there */
+    CHECK_EQ(delivered(fd), 1);
+    UNTIL(load_relaxed(&header()->notify[0].sleep) % 2 == 1 && load_acquire(&relay_task) != 0);
+    unit_await_futex(relay_task);
+    unit_kill(child[0]);
+    unit_kill(child[1]);
+    UNTIL(load_relaxed((_Atomic uint64_t *)(void *)&lives[0].address) != 0);
+    if (closing) {
+        CHECK_EQ(shmp_notifier_close(fd), 0);
+        close_ends();
+    }
+    store_release(&go_on, true);
+    UNTIL(load_acquire(&passed_on[0]) && load_acquire(&passed_on[1]));
+    if (!closing) {
+        CHECK_EQ(shmp_notifier_close(fd), 0);
+        close_ends();
+    }
+    CHECK_EQ(shmp_notifier_close(kept), 0);
+    shmp_sys = real_calls;
+    CHECK_EQ(shmp_close(other[0]), 0);
+    CHECK_EQ(shmp_close(other[1]), 0);
+    close(ready);
+}
+
+TEST(the_relay_passes_each_death_on)
+{
+    two_deaths(false);
+}
+
+/* Who closes an end here is not who sleeps elsewhere on what was learnt through it. */
+TEST(the_relay_passes_deaths_on_after_its_end_was_closed)
+{
+    two_deaths(true);
 }
 
 static long no_waitv(struct shmp_futex_waitv *words, unsigned count, const struct timespec *until)

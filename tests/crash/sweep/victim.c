@@ -65,7 +65,7 @@ static void get_to_know(struct victim *v)
     shmp_side_is_present(end, side == SHMP_SIDE_READERS ? SHMP_SIDE_WRITERS : SHMP_SIDE_READERS);
     shmp_side_unlock(end, side);
     shmp_watch_all(&watch, live, side);
-    shmp_watch_release(&watch, live);
+    shmp_watch_release(&watch);
 }
 
 static struct victim *performing;
