@@ -77,9 +77,10 @@ class StreamReader(asyncio.StreamReader):
         self._put_back()
         if n > 0:
             await self._fetch(n)
-            if len(self._ahead) >= n:
-                self._at = n
-                return self._ahead[:n]
+            at = self._at
+            if len(self._ahead) - at >= n:
+                self._at = at + n
+                return self._ahead[at : at + n]
             self._put_back()
         return await super().readexactly(n)
 
@@ -101,6 +102,8 @@ class StreamReader(asyncio.StreamReader):
         if self._budget <= 0:
             self._budget = MOST_BYTES
             await asyncio.sleep(0)
+            if self._at < len(self._ahead):  # another task has fetched meanwhile
+                return
         # One who waits already has the turn; asyncio then complains of the second.
         if self._waiter is not None or self._exception is not None:
             return

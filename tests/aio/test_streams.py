@@ -7,6 +7,8 @@ import random
 from typing import Any
 
 import pytest
+import shmpipe
+import shmpipe.aio
 
 from aio.kinds import Kind, pull, push, rounds
 
@@ -344,6 +346,31 @@ def test_a_read_waits_while_its_transport_is_paused(kind: Kind) -> None:
         await shut(kind, reader, writer)
 
     kind.run(main())
+
+
+def test_tasks_that_take_turns_get_every_byte_once() -> None:
+    """A read that lets the loop go round forgot what another one had left over meanwhile."""
+    reader_end, writer_end = shmpipe.pipe(capacity=1 << 20)
+    sent = random.randbytes(1 << 20)
+    assert writer_end.write(sent) == len(sent)
+    wanted = len(sent) - 1024  # nobody ever waits for data: what is fetched at once is cut evenly
+    got = bytearray()
+
+    async def main() -> None:
+        reader = await shmpipe.aio.open_reader(reader_end)
+
+        async def take(exactly: bool) -> None:
+            while len(got) < wanted:
+                got.extend(await (reader.readexactly(128) if exactly else reader.read(128)))
+                if len(got) % 896 == 0:
+                    await asyncio.sleep(0)
+
+        await asyncio.gather(take(False), take(True), take(False))
+        reader.close()
+
+    asyncio.run(main())
+    writer_end.close()
+    assert got == sent[: len(got)]
 
 
 def test_many_streams_at_once(kind: Kind) -> None:
