@@ -78,7 +78,8 @@ class WriteTransport(EndTransport, asyncio.WriteTransport):
             self._losses += 1
             self._fail(error, "write")
             return
-        if count != len(data):
+        # Of anything else len() may be a number of larger items.
+        if type(data) is not bytes or count != len(data):
             self._write_later(memoryview(data).cast("B")[count or 0 :])
 
     def _write_later(self, data: bytes | bytearray | memoryview) -> None:

@@ -198,6 +198,23 @@ def test_a_write_goes_out_at_once(kind: Kind) -> None:
     kind.run(main())
 
 
+def test_items_are_not_bytes() -> None:
+    """4096 items of four bytes, of which the pipe takes 4096 bytes: all of it, it seemed."""
+    reader, writer = shmpipe.pipe(capacity=4096)
+    items = memoryview(bytes(range(256)) * 64).cast("I")
+    assert len(items) == 4096
+
+    async def main() -> bytes:
+        transport, _ = await aio.connect_write_pipe(asyncio.Protocol, writer)
+        transport.write(items)
+        assert transport.get_write_buffer_size() == 3 * 4096
+        transport.close()
+        stream = await aio.open_reader(reader)
+        return await stream.read()
+
+    assert asyncio.run(main()) == bytes(items)
+
+
 def test_the_limits_of_what_is_kept(kind: Kind) -> None:
     async def main() -> None:
         transport, protocol, raw = await writing(kind)
