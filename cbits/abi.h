@@ -76,7 +76,7 @@ struct shmp_holder {
     uint32_t reserved[2];
 };
 #define SHMP_INTRODUCED(side) (1u << (side))
-#define SHMP_RELAYS(side) (2 + (side)) /* the same, for the relays of notifiers */
+#define SHMP_RELAYS(side) (2 + (side)) /* the same, for relays of notifiers: they take it away */
 _Static_assert(sizeof(struct shmp_holder) == 64, "a holder entry is one cache line");
 
 #define SHMP_STATE_READERS(s) ((uint32_t)((s) >> 16) & 0xffffu)

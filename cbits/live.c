@@ -199,6 +199,19 @@ void shmp_live_set_introduced(struct shmp_live *live, int side)
         fetch_or_seq_cst(&live->seg->holders[live->index].introduced, SHMP_INTRODUCED(side));
 }
 
+bool shmp_live_introduce(struct shmp_live *live, int side)
+{
+    /* Both in one, and the same in dismiss: of two changes of a word the later one sees what came
+     * before the earlier one. */
+    uint32_t bit = SHMP_INTRODUCED(side);
+    return (fetch_or_seq_cst(&live->seg->holders[live->index].introduced, bit) & bit) != 0;
+}
+
+void shmp_holder_dismiss(struct shmp_live *live, uint32_t index, int side)
+{
+    atomic_fetch_and(&live->seg->holders[index].introduced, ~SHMP_INTRODUCED(side));
+}
+
 bool shmp_holder_is_introduced(struct shmp_live *live, uint32_t index, int side)
 {
     return (load_seq_cst(&live->seg->holders[index].introduced) & SHMP_INTRODUCED(side)) != 0;

@@ -58,8 +58,13 @@ int shmp_live_claim(struct shmp_live *live);
 void shmp_live_relock(struct shmp_live *live);
 /* Publishes how many descriptions of each kind this process holds. */
 void shmp_live_set_counts(struct shmp_live *live, uint32_t readers, uint32_t writers);
-/* Every sleeper of that side's queue watches us from now on; or, SHMP_RELAYS, every relay. */
+/* Every sleeper of that side's queue watches us from now on. */
 void shmp_live_set_introduced(struct shmp_live *live, int side);
+/* With SHMP_RELAYS: whether all relays know us; from now on they do, and this once they are to be
+ * told.  And of another, which shall tell before it counts again: either it sees this, or what it
+ * has done before is seen behind it, its lock taken. */
+bool shmp_live_introduce(struct shmp_live *live, int side);
+void shmp_holder_dismiss(struct shmp_live *live, uint32_t index, int side);
 bool shmp_holder_is_introduced(struct shmp_live *live, uint32_t index, int side);
 /* Publishes a fresh record if the present one was marked by a thread's exit. */
 void shmp_live_renew(struct shmp_live *live);

@@ -40,12 +40,13 @@ static bool has_published(struct shmp_pipe *pipe, int side, uint64_t before)
            (rest != HEAD_ONLY && rest != newest_end(pipe, head));
 }
 
-/* Relays watch the lives of those who may count and die before they wake (relay.c).  A newcomer
- * has them gather again: whoever arms after this finds its entry. */
+/* Relays watch the lives of those who may count and die before they wake (relay.c).  A newcomer, or
+ * one that a relay has dismissed because it cannot watch it, has them gather again, and find it in
+ * its lock.  Dies in between: nothing was moved, and nothing counts. */
 static void introduce(struct shmp_pipe *pipe, int side)
 {
-    shmp_notify_wake(pipe, side);
-    shmp_live_set_introduced(&pipe->live, SHMP_RELAYS(shmp_other_side(side)));
+    if (!shmp_live_introduce(&pipe->live, SHMP_RELAYS(shmp_other_side(side))))
+        shmp_notify_wake(pipe, side);
 }
 
 bool shmp_notify_begin_slow(struct shmp_pipe *pipe, int side, bool may_merge)
@@ -56,9 +57,7 @@ bool shmp_notify_begin_slow(struct shmp_pipe *pipe, int side, bool may_merge)
     uint64_t before = side == SHMP_SIDE_READERS
                           ? load_relaxed(&h->tail)
                           : write_position(head, may_merge ? newest_end(pipe, head) : HEAD_ONLY);
-    uint32_t bit = SHMP_INTRODUCED(SHMP_RELAYS(shmp_other_side(side)));
-    if ((load_relaxed(&pipe->live.introduced) & bit) == 0)
-        introduce(pipe, side);
+    introduce(pipe, side);
     uint64_t ops = load_relaxed(&line->ops);
     /* N1 before N2 before the publish.  Release: also for whoever reads them after our death, which
      * sees each store only with those before it.  Dies here: nothing was moved, nothing counts. */
@@ -215,7 +214,8 @@ bool shmp_notify_rescue(struct shmp_end *end, int side, bool thorough)
     if (owner == 0 || (int)owner - 1 == pipe->live.index)
         return true;
     /* Abandoned; or a newcomer's, which may have taken it from the dead after the relay gathered
-     * lives, and could die before it settles: nobody watches it before it has introduced itself. */
+     * lives, and could die before it settles: nobody watches it before it has introduced itself.  Or
+     * one's that was dismissed just now. */
     return owner <= SHMP_HOLDERS &&
            shmp_holder_is_introduced(&pipe->live, owner - 1, SHMP_RELAYS(side));
 }

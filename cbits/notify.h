@@ -7,7 +7,9 @@
  *     writer, in the write lock                relay (relay.c), or notifier.read()
  *
  *     N0 poll_usage: is anybody armed?  no: nothing of all this
- *     N1 before = head, end of the newest slot K1 sleep += 1 or 2, so that it is odd  (RMW)
+ *     N0a introduced |= relays; was it?        K1 sleep += 1 or 2, so that it is odd  (RMW)
+ *        no: N4, N5                    (RMW)   K1a introduced &= ~relays, of those whom it
+ *     N1 before = head, end of the newest slot     cannot watch; is the lock theirs?     (RMW)
  *     N2 begun = ops + 1                       K2 look at ops: tell the difference    (seq_cst)
  *     P1, P2: publish                          K3 futex_wait(sleep, as K1 left it)
  *     N3 ops = ops + 1        (seq_cst)

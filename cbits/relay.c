@@ -23,7 +23,8 @@
 #define STORM_OPS 16u
 #define STORM_PAUSE_NS UINT64_C(50000)
 
-/* Looks at what cannot be watched, like those of a sleeper (watch.h), but less often in the end. */
+/* Looks at a lock whose owner cannot be watched, like those of a sleeper (watch.h), but less often
+ * in the end. */
 #define FIRST_SLICE_NS UINT64_C(50000)
 #define FIRST_LOOKS 20u
 #define LAST_SLICE_NS UINT64_C(100000000)
@@ -67,7 +68,7 @@ struct relay {
     unsigned word_count;
     struct shmp_peer *watched[RELAY_PEERS]; /* their life words are the last ones */
     unsigned watched_count;
-    bool complete; /* all who may count and die before they wake are watched */
+    bool complete; /* nobody counts just now whose death would not wake us */
     bool unpaid;   /* an eventfd did not take what it is owed */
     bool death;    /* somebody has died, or may have */
     unsigned looks;
@@ -138,9 +139,12 @@ static bool watch_peer(struct relay *relay, struct shmp_live *live, uint32_t ind
 }
 
 /* Whoever counts, also one that came while we were here: its entry was there before it looked
- * whether we sleep (introduce in notify.c). */
-static void watch_holders(struct relay *relay, struct shmp_pipe *pipe)
+ * whether we sleep (introduce in notify.c).  One that cannot be watched wakes us before it counts
+ * again, and until then it owes us nothing that we do not see behind this: what it has counted, or
+ * its lock (shmp_notify_rescue). */
+static void watch_holders(struct relay *relay, const struct source *source)
 {
+    struct shmp_pipe *pipe = source->pipe;
     struct shmp_live *live = &pipe->live;
     uint32_t limit = load_seq_cst(&pipe->seg.header->wait.holder_limit);
     for (uint32_t i = 0; i < limit && i < SHMP_HOLDERS; i++) {
@@ -150,7 +154,7 @@ static void watch_holders(struct relay *relay, struct shmp_pipe *pipe)
         if (shmp_holder_reap(live, i))
             shmp_broadcast(pipe->seg.header); /* it may have owed anybody a wake */
         else
-            relay->complete = false;
+            shmp_holder_dismiss(live, i, SHMP_RELAYS(source->side));
         relay->death = true;
     }
 }
@@ -180,7 +184,7 @@ static void gather(struct relay *relay)
         add_word(relay, &line->sleep, shmp_notify_sleep(line));
     }
     for (struct source *s = relay->sources; s; s = s->next)
-        watch_holders(relay, s->pipe);
+        watch_holders(relay, s);
     for (struct source *s = relay->sources; s; s = s->next) {
         if (!shmp_notify_rescue(s->taps->notifier->end, s->side, relay->death))
             relay->complete = false;

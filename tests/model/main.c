@@ -91,6 +91,12 @@ static const struct run runs[] = {
     TOLD_HOLDS("notifier: 1 writer, 2 relays, two deaths", TWO_RELAYS, .deaths = 2),
     TOLD_HOLDS("notifier: 1 writer, 2 relays, one of them late, two deaths", TWO_RELAYS, .late = 2,
                .deaths = 2),
+    TOLD_HOLDS("notifier: 2 writers that nobody can watch, one late, 1 relay, two deaths",
+               RELAY_TWO_WRITERS, LATE_WRITER, .unreachable = 6, .deaths = 2),
+    TOLD_HOLDS("notifier: 2 writers, one that nobody can watch, 1 relay, two deaths",
+               RELAY_TWO_WRITERS, .unreachable = 2, .deaths = 2),
+    TOLD_HOLDS("notifier: 1 writer that nobody can watch, 2 relays, two deaths", TWO_RELAYS,
+               .unreachable = 4, .deaths = 2),
     TOLD_HOLDS_SLOWLY("notifier: 2 writers, one late, 2 relays, two deaths", .relays = 2,
                       .writers = 2, LATE_LAST_WRITER, .deaths = 2),
 
@@ -237,8 +243,12 @@ static const struct run runs[] = {
                  .deaths = 2),
     TOLD_REFUTED("notifier: a stranger that has the lock from the dead is trusted", "notifier K3",
                  STRANGERS_TRUSTED, RELAY_TWO_WRITERS, LATE_WRITER, .deaths = 2),
-    TOLD_REFUTED("notifier: a newcomer does not introduce itself", "notifier N5", NEWCOMER_SILENT,
-                 RELAY_TWO_WRITERS, LATE_WRITER, .deaths = 1),
+    TOLD_REFUTED("notifier: a newcomer does not introduce itself", "notifier N0a, notifier N5",
+                 NEWCOMER_SILENT, RELAY_TWO_WRITERS, LATE_WRITER, .deaths = 1),
+    TOLD_REFUTED("notifier: one that cannot be watched does not hear of it", "notifier K1a",
+                 NOT_DISMISSED, ONE_RELAY, .unreachable = 2, .deaths = 1),
+    TOLD_REFUTED("notifier: one that cannot be watched has the lock, and nobody comes back",
+                 "notifier K1a", STRANGERS_TRUSTED, ONE_RELAY, .unreachable = 2, .deaths = 1),
 };
 
 #define MOST_STATES ((size_t)60 * 1000 * 1000)

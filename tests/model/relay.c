@@ -3,8 +3,8 @@
  *
  * What is abstract: of `ops` only by how much it is behind what was published and ahead of what each
  * relay has told, of `sleep` whether it is odd and who still knows its value.  So a run may be as
- * long as it likes.  A relay has a timer only if it knows that it does not watch everybody.  The
- * process of a relay does nothing else.  Reads are as writes (the same code, the other lock).
+ * long as it likes.  A relay has a timer only while the ring lock's owner is one that it does not
+ * watch.  The process of a relay does nothing else.  Reads are as writes (the same code, the other lock).
  */
 #include "relay.h"
 
@@ -166,8 +166,6 @@ static void go_back(int i, const char *what)
     static const enum pc pcs[] = {IDLE, INTRODUCE, N1, RESCUED, N3};
     struct process *p = &next.p[i];
     enum back back = p->back;
-    if (back == TO_INTRODUCED)
-        p->introduced = 1;
     p->back = 0;
     go(i, pcs[back], what);
 }
@@ -239,8 +237,9 @@ static void operate(const struct state *s, int i)
             go(i, N1, "N0 armed");
             return;
         }
+        p->introduced = 1;
         call_wake(i, TO_INTRODUCED);
-        step(&next, OWN, i, "N0 armed: has to introduce itself");
+        step(&next, OWN, i, "N0a introduced |= relays: it was not");
         return;
     case N1:
         if (!is(NO_BEFORE))
@@ -321,13 +320,16 @@ static void gather(const struct state *s, int i)
     int whom = (int)p->gathered;
     struct process *q = &next.p[whom];
     if (whom != i && q->live) {
-        if (!q->marked && !is(LIVES_UNWATCHED)) {
+        bool unreachable = ((set.unreachable >> whom) & 1) != 0;
+        if (!q->marked && !unreachable && !is(LIVES_UNWATCHED)) {
             p->lives = (p->lives | 1u << whom) & 15;
         } else if (q->pc == GONE) {
             q->live = 0; /* reaped */
             p->death = 1;
-        } else if (q->marked) {
-            p->death = p->timed = 1;
+        } else if (q->marked || unreachable) {
+            p->death = 1;
+            if (!is(NOT_DISMISSED))
+                q->introduced = 0;
         }
     }
     p->gathered = (p->gathered + 1) & 7;

@@ -27,6 +27,7 @@ enum relay_variant {
     DEATH_PASSED_ON_FOR_ONE_WORD,
     NEWCOMER_SILENT,
     STRANGERS_TRUSTED,
+    NOT_DISMISSED,
 };
 
 struct relay_setting {
@@ -34,6 +35,7 @@ struct relay_setting {
     unsigned writers;
     unsigned late; /* a bit for each process that is not there at first */
     unsigned deaths;
+    unsigned unreachable; /* a bit for each process whose life nobody can watch */
     enum relay_variant variant;
 };
 

@@ -482,7 +482,7 @@ MUTANTS = [
     Mutant(
         "the relay watches nobody's life",
         "relay.c",
-        "        watch_holders(relay, s->pipe);\n",
+        "        watch_holders(relay, s);\n",
         "        (void)watch_holders;\n",
         "at_any_instruction",
         labels="K3",
@@ -493,6 +493,23 @@ MUTANTS = [
         "           shmp_holder_is_introduced(&pipe->live, owner - 1, SHMP_RELAYS(side));",
         "           true;",
         "rely_on_a_newcomer",
+    ),
+    Mutant(
+        "one that a relay cannot watch does not hear of it",
+        "relay.c",
+        "            shmp_holder_dismiss(live, i, SHMP_RELAYS(source->side));\n",
+        "            ;\n",
+        "nobody_can_watch",
+        labels="K1a",
+    ),
+    Mutant(
+        "one that was dismissed does not say that it counts",
+        "notify.c",
+        "    if (!shmp_live_introduce(&pipe->live, SHMP_RELAYS(shmp_other_side(side))))\n",
+        "    if (!shmp_live_introduce(&pipe->live, SHMP_RELAYS(shmp_other_side(side))) &&\n"
+        "        load_relaxed(&shmp_notify_line(pipe, shmp_other_side(side))->begun) == 0)\n",
+        "nobody_can_watch",
+        labels="N0a",
     ),
     Mutant(
         "the relay passes on one death of two",

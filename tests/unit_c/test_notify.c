@@ -2,6 +2,7 @@
  * and the relay threads that carry them.
  */
 #include <dirent.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <poll.h>
@@ -668,6 +669,80 @@ TEST(a_reader_that_dies_at_any_instruction)
         .prepare = write_three, .operate = read_one, .listener = 1, .done = room});
 }
 
+/* ---- Those whose lives cannot be watched -------------------------------------------------------- */
+
+static struct shmp_sys_table real_calls;
+static _Atomic bool asleep_without_a_timer;
+
+/* As for another user's process. */
+static long no_record(const char *path, int flags)
+{
+    return strncmp(path, "/proc/", 6) == 0 ? -EACCES : real_calls.open(path, flags);
+}
+
+static long note_timer(struct shmp_futex_waitv *words, unsigned count, const struct timespec *until)
+{
+    store_release(&asleep_without_a_timer, until == NULL);
+    return real_calls.futex_waitv(words, count, until);
+}
+
+static void hide_records(void)
+{
+    real_calls = shmp_sys;
+    shmp_sys.open = no_record;
+    shmp_sys.futex_waitv = note_timer;
+}
+
+/* The first one introduces the victim, and then the relay dismisses it. */
+static void write_two(void)
+{
+    write_one();
+    write_one();
+}
+
+TEST(a_writer_that_nobody_can_watch_dies_at_any_instruction)
+{
+    hide_records();
+    die_everywhere(&(struct operation){
+        .prepare = nothing, .operate = write_two, .listener = 0, .done = records});
+    shmp_sys = real_calls;
+}
+
+TEST(nobody_can_watch_it_and_the_relay_sleeps_without_a_timer)
+{
+    int ready = unit_gate();
+    int go = unit_gate();
+    make(O_NONBLOCK, 16);
+    pid_t child = unit_fork();
+    if (child == 0) {
+        for (int i = 0; i < 4; i++) {
+            unit_pass(ready);
+            unit_await(go);
+            write_one();
+        }
+        pause();
+    }
+    unit_await(ready);
+    hide_records();
+    int fd = open_notifier(0);
+    for (int i = 0; i < 4; i++) {
+        UNTIL(load_acquire(&asleep_without_a_timer));
+        store_release(&asleep_without_a_timer, false);
+        unit_pass(go);
+        CHECK_EQ(delivered(fd), 1);
+        if (i < 3)
+            unit_await(ready);
+    }
+    UNTIL(load_acquire(&asleep_without_a_timer));
+    unit_kill(child);
+    CHECK_EQ(taken(fd), 0);
+    CHECK_EQ(shmp_notifier_close(fd), 0);
+    shmp_sys = real_calls;
+    close(ready);
+    close(go);
+    close_ends();
+}
+
 /* ---- A dead owner of the ring's lock beside a stopped one of the companion's --------------------- */
 
 /* To repair takes both.  The relay waits for nobody who lives, and tries again. */
@@ -911,7 +986,6 @@ TEST(listeners_in_several_processes)
  * one of a quick one needs none. */
 static _Atomic unsigned wakes;
 static _Atomic unsigned sleeps;
-static struct shmp_sys_table real_calls;
 
 static long counting_wake(const void *address, int count)
 {
