@@ -34,9 +34,10 @@ class Notifier:
     otherwise a reader who waits for the count would never make the room that the writer waits for.
 
     fileno() is for select, poll, epoll (also edge-triggered) and asyncio's add_reader(): readable
-    as soon as something is counted.  A background thread, one per process, brings the counts there;
-    it ends with the last notifier, blocks every signal, and sleeps while nothing happens.  read()
-    does not depend on it.
+    as soon as something is counted.  A background thread, one for each 64 pipes, brings the counts
+    there; it ends with the last notifier, blocks every signal, and sleeps while nothing happens.
+    read() does not depend on it.  Python 3.12 and later count it and warn of os.fork() meanwhile
+    (DeprecationWarning): that warning is about other threads, this one holds no lock in a child.
 
     Closing the end ends the counting; what was counted stays to be read.  A notifier belongs to the
     process that made it: a forked child makes its own.  Threads may share one.
