@@ -174,7 +174,8 @@ static void follow(const struct operation *op, int watched)
 
 static void walk(uint32_t steps, int watched, unsigned dying)
 {
-    is_taken = is_filled = false;
+    is_taken = false;
+    is_filled = is_above; /* there a resize from a read end cannot say that nothing is left */
     CHECK_EQ(shmp_pipe2(ends, O_CLOEXEC | O_NONBLOCK), 0);
     for (int i = 0; i < 2; i++)
         if ((watched & 1 << i) != 0)
