@@ -216,18 +216,24 @@ int shmp_pending(struct shmp_end *end, int *bytes)
     return 0;
 }
 
+int shmp_is_new_life(struct shmp_end *end)
+{
+    int fresh = shmp_companion_is_fresh(end->fd);
+    return fresh == 2 ? !shmp_is_held_by_others(end->pipe) : fresh; /* then the holders have to say */
+}
+
 int shmp_incarnate(struct shmp_end *end)
 {
     struct shmp_pipe *pipe = end->pipe;
     struct shmp_header *h = pipe->seg.header;
     struct shmp_shape shape;
     struct stat st;
+    end->opening = true;
     int r = lock_both(end);
+    end->opening = false;
     if (r < 0)
         return r;
-    int fresh = shmp_companion_is_fresh(end->fd);
-    if (fresh == 2) /* then the holders have to say whether this is a new life */
-        fresh = !shmp_is_held_by_others(pipe);
+    int fresh = shmp_is_new_life(end);
     if (fresh == 1) {
         r = (int)shmp_sys.fstat(pipe->seg.fd, &st);
         if (r == 0)

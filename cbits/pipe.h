@@ -51,6 +51,7 @@ struct shmp_end {
     bool shared; /* its flags are in the description table */
     bool forked; /* a child may not have joined them yet */
     bool deaf;   /* a FIFO read end whose POLLHUP may be silent (FO-16) */
+    bool opening; /* a FIFO's, before it is known to be of this life (shmp_incarnate) */
     bool brief;     /* the last sleep took a few microseconds: a dialogue on one CPU */
     uint8_t short_waits; /* in a row: the other side keeps coming */
     uint8_t vain;        /* spins in a row that ended in a sleep */
@@ -251,5 +252,7 @@ long shmp_capacity_set(struct shmp_end *end, long argument);
 int shmp_pending(struct shmp_end *end, int *bytes);
 /* First end of a new life of a FIFO: forgets what the last one left (FO-1). */
 int shmp_incarnate(struct shmp_end *end);
+/* 1: everything in the ring is from an earlier life than this end's companion.  0 or -errno. */
+int shmp_is_new_life(struct shmp_end *end);
 
 #endif

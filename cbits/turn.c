@@ -45,7 +45,9 @@ static int repair(struct shmp_end *end, int side, enum shmp_patience patience)
     struct shmp_pipe *pipe = end->pipe;
     struct shmp_header *h = pipe->seg.header;
     struct shmp_ring *ring = shmp_side_ring(pipe, side);
-    bool watched = shmp_companion_is_watched(h);
+    /* In a new life nobody was told of anything yet, and what is to be forgotten (shmp_incarnate) must
+     * not be told: it would change the size that says that this life is new. */
+    bool watched = shmp_companion_is_watched(h) && !(end->opening && shmp_is_new_life(end) == 1);
     if (watched && !shmp_companion_lock(&pipe->live, patience)) {
         shmp_broadcast(h); /* who has time to wait for it */
         return patience == SHMP_LOCK_SIGNALS ? -EINTR : SHMP_WOULD_SLEEP;

@@ -384,6 +384,13 @@ MUTANTS = [
         labels="L3",
     ),
     Mutant(
+        "who opens a new life tells its pollers of the last one",
+        "turn.c",
+        "shmp_companion_is_watched(h) && !(end->opening && shmp_is_new_life(end) == 1);",
+        "shmp_companion_is_watched(h);",
+        "when_it_was_full_leaves_nothing",
+    ),
+    Mutant(
         "a resize wakes nobody",
         "capacity.c",
         "        shmp_side_wake_one(h, SHMP_SIDE_WRITERS);",

@@ -232,6 +232,42 @@ TEST(a_killed_life_leaves_nothing)
     close(ready);
 }
 
+static long dies_writing(int fd, const void *from, size_t n)
+{
+    (void)fd;
+    (void)from;
+    (void)n;
+    return raise(SIGKILL);
+}
+
+/* Nor does who takes its locks tell the pollers of the new life of it: a companion that was made to say
+ * "full" would have the size of a known one. */
+TEST(a_life_killed_when_it_was_full_leaves_nothing)
+{
+    const char *name = unit_name();
+    int pending = -1;
+    CHECK_EQ(shmp_mkfifo(name, 0600), 0);
+    pid_t child = unit_fork();
+    if (child == 0) {
+        shmp_end *both = open_now(name, O_RDWR);
+        CHECK(shmp_fileno(both) >= 0);
+        CHECK_EQ(shmp_write(both, bytes, 65536), 65536);
+        shmp_sys.write_quiet = dies_writing;
+        shmp_write(both, bytes, 4096);
+        unit_done();
+    }
+    CHECK_EQ(unit_wait(child), SIGKILL);
+    shmp_end *both = open_now(name, O_RDWR);
+    CHECK_EQ(shmp_ioctl(both, FIONREAD, &pending), 0);
+    CHECK_EQ(pending, 0);
+    CHECK_EQ(shmp_write(both, "n", 1), 1);
+    shmp_end *writer = open_now(name, O_WRONLY); /* of the same life */
+    CHECK_EQ(shmp_read(both, bytes, 10), 1);
+    CHECK_EQ(shmp_close(writer), 0);
+    CHECK_EQ(shmp_close(both), 0);
+    CHECK_EQ(shmp_unlink(name), 0);
+}
+
 TEST(an_open_pipe_survives_its_name)
 {
     const char *name = unit_name();
