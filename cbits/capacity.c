@@ -197,9 +197,10 @@ long shmp_capacity_set(struct shmp_end *end, long argument)
 
 int shmp_pending(struct shmp_end *end, int *bytes)
 {
-    ssize_t pending;
-    int r;
-    do {
+    ssize_t pending = 0;
+    int r = 1;
+    /* Once more beside what was finished, and no more: slots without bytes are damage. */
+    for (int looks = 0; r == 1 && looks < 2; looks++) {
         r = shmp_side_lock(end, SHMP_SIDE_READERS, true);
         if (r < 0)
             return r;
@@ -207,7 +208,7 @@ int shmp_pending(struct shmp_end *end, int *bytes)
         shmp_side_unlock(end, SHMP_SIDE_READERS);
         if (pending == 0)
             r = shmp_finish_for_the_dead(end, SHMP_SIDE_WRITERS, true);
-    } while (r == 1);
+    }
     if (r < 0)
         return r;
     if (pending < 0)

@@ -38,6 +38,7 @@ static const uint32_t favourites[] = {
     WORD(wait.readable.word), WORD(wait.readable.word) + 1,
     WORD(notify[0].ops), WORD(notify[0].begun), WORD(notify[0].sleep),
     WORD(notify[1].ops), WORD(notify[1].begun), WORD(notify[1].sleep),
+    WORD(w.redo),   WORD(w.redo) + 1,  WORD(r.redo),        WORD(r.redo) + 1,
 };
 
 static uint32_t some_value(uint32_t was)
@@ -344,4 +345,21 @@ TEST(words_changed_beside_threads)
     changes = unit_shared(sizeof *changes);
     run_cases(threads_beside_changes);
     munmap(changes, sizeof *changes);
+}
+
+/* Nobody moves, and a note names the head: who counts nothing in slots without bytes says so. */
+TEST(a_note_beside_slots_without_bytes)
+{
+    int pending = -1;
+    CHECK_EQ(shmp_pipe2(ends, O_CLOEXEC | O_NONBLOCK), 0);
+    CHECK(shmp_fileno(ends[0]) >= 0);
+    CHECK_EQ(shmp_write(ends[1], pattern, 1), 1);
+    struct shmp_ring *ring = &ends[0]->pipe->seg.read_side;
+    uint32_t head = load_relaxed(&ring->header->head);
+    store_relaxed(&ring->words[(head - 1) & ring->mask], SHMP_WORD(0, 0, SHMP_SLOT_CAN_MERGE));
+    store_relaxed(&ring->header->w.redo, SHMP_REDO(head, 1, 0));
+    CHECK_EQ(shmp_ioctl(ends[0], FIONREAD, &pending), 0);
+    CHECK_EQ(pending, 0);
+    CHECK_EQ(shmp_close(ends[0]), 0);
+    CHECK_EQ(shmp_close(ends[1]), 0);
 }
