@@ -94,7 +94,13 @@ def wait(targets: Iterable[T], timeout: float | None = None) -> list[T]:
     A Reader is waited for until it can be read, a Writer until it can be written, a ReadWriter
     until either, anything else with a descriptor until it can be read.  End of file and a broken
     pipe count as ready.  timeout is in seconds, None waits for ever.
+
+    TypeError for one object in place of several.
     """
+    # An end is iterable, as every file is: its lines would be read, and lost.
+    given: object = targets
+    if isinstance(given, End):
+        raise TypeError(f"wait() takes several ends, such as [end], not {given!r}")
     polled = Poll()
     ordered = list(targets)
     for target in ordered:

@@ -131,6 +131,15 @@ def test_wait_knows_what_an_end_waits_for(both: Both) -> None:
     assert shmpipe.wait([reader], 0) == [reader], "end of file is no reason to wait"
 
 
+def test_wait_for_one_end_instead_of_several_reads_nothing(both: Both) -> None:
+    """An end is iterable: taken for the several, its lines would be read."""
+    both.ours[1].write(b"a line\n")
+    both.ours[1].close()  # or a wait that reads would not return
+    with pytest.raises(TypeError, match=r"such as \[end\]"):
+        shmpipe.wait(both.ours[0], 0)  # type: ignore[type-var]
+    assert both.ours[0].read(100) == b"a line\n"
+
+
 @pytest.mark.parametrize("way", ["poll", "wait", "end.wait"])
 def test_a_timeout_is_a_deadline_that_signals_do_not_stretch(both: Both, way: str) -> None:
     reader = both.ours[0]
