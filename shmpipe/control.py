@@ -7,12 +7,13 @@ import struct
 import termios
 
 from shmpipe import _lib
+from shmpipe._base import EndBase
 
 TYPE_CHECKING = False
 if not TYPE_CHECKING:
     from shmpipe._lib import overload
 else:
-    from typing import overload
+    from typing import Any, overload
 
     from _typeshed import ReadableBuffer
 
@@ -41,8 +42,8 @@ def fcntl(end: End, cmd: int, arg: int | ReadableBuffer = 0) -> int | bytes:
     F_GETOWN_EX, F_SETSIG, F_GETSIG.  An integer argument is taken modulo 2**32; bytes are a
     structure, and are returned as the call left them, cut to the same length.
 
-    ValueError for a structure of more than 1024 bytes.  OSError: EINVAL, EBUSY (smaller than what
-    is in the pipe), EPERM (above 1 GiB), ENOSPC.
+    TypeError for a descriptor in place of an end; ValueError for a structure of more than 1024
+    bytes.  OSError: EINVAL, EBUSY (smaller than what is in the pipe), EPERM (above 1 GiB), ENOSPC.
     """
     if not isinstance(arg, int):
         structure = bytearray(arg)
@@ -51,7 +52,7 @@ def fcntl(end: End, cmd: int, arg: int | ReadableBuffer = 0) -> int | bytes:
             raise ValueError(f"a structure for fcntl has at most {_LONGEST_STRUCTURE} bytes")
         structure.extend(bytes(_LONGEST_STRUCTURE - size))
         buffer = _lib.writable_buffer(structure)
-        end._call(_lib.fcntl, cmd, _lib.pointer(buffer))
+        _call(end, _lib.fcntl, cmd, _lib.pointer(buffer))
         return bytes(structure[:size])
     if cmd == _fcntl.F_GETOWN:
         # The result of F_GETOWN for a process group is negative, like that of an error.
@@ -59,7 +60,7 @@ def fcntl(end: End, cmd: int, arg: int | ReadableBuffer = 0) -> int | bytes:
         owner: int
         kind, owner = _OWNER.unpack(fcntl(end, F_GETOWN_EX, bytes(_OWNER.size)))
         return -owner if kind == _F_OWNER_PGRP else owner
-    return end._call(_lib.fcntl, cmd, (arg + 2**31) % 2**32 - 2**31)
+    return _call(end, _lib.fcntl, cmd, (arg + 2**31) % 2**32 - 2**31)
 
 
 def ioctl(end: End, request: int, arg: int = 0) -> int:
@@ -72,10 +73,17 @@ def ioctl(end: End, request: int, arg: int = 0) -> int:
     # request reaches the kernel.
     value = _lib.integer()
     value[0] = arg
-    result = end._call(_lib.ioctl, request, value)
+    result = _call(end, _lib.ioctl, request, value)
     return int(value[0]) if request == termios.FIONREAD else result
 
 
 def bytes_pending(end: End) -> int:
     """FIONREAD."""
     return ioctl(end, termios.FIONREAD)
+
+
+def _call(end: End, function: _lib.Call, *arguments: Any) -> int:
+    # Whoever comes from the fcntl module passes a descriptor, and needs to hear what to pass.
+    if not isinstance(end, EndBase):
+        raise TypeError(f"an end of shmpipe is needed, not {end!r}")
+    return end._call(function, *arguments)

@@ -60,6 +60,8 @@ def attach(token: str) -> End:
     IncompatibleSegmentError or EINVAL if they are something else, CorruptSegmentError.  With these
     errors the descriptors stay as they were: open, and whose they are.
     """
+    if not isinstance(token, str):
+        raise TypeError(f"a token of end.token() is a str, not {type(token).__name__}")
     kind, *fields = token.split(":")
     try:
         numbers = [int(field) for field in fields]

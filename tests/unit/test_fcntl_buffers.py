@@ -1,4 +1,4 @@
-"""fcntl() and ioctl() never let the kernel write beyond what they gave it."""
+"""fcntl() and ioctl(): what they take, and that the kernel never writes beyond it."""
 
 from __future__ import annotations
 
@@ -73,3 +73,11 @@ def test_the_argument_is_not_written_to(end: shmpipe.Reader) -> None:
 def test_ioctl_takes_no_buffer(end: shmpipe.Reader, request_: int) -> None:
     with pytest.raises(TypeError):
         shmpipe.ioctl(end, request_, b"")  # type: ignore[arg-type]
+
+
+def test_a_descriptor_in_place_of_an_end_is_a_type_error(end: shmpipe.Reader) -> None:
+    descriptor = end.fileno()
+    with pytest.raises(TypeError, match="an end of shmpipe is needed"):
+        shmpipe.fcntl(descriptor, fcntl.F_GETFL)  # type: ignore[call-overload]
+    with pytest.raises(TypeError, match="an end of shmpipe is needed"):
+        shmpipe.ioctl(descriptor, termios.FIONREAD)  # type: ignore[arg-type]

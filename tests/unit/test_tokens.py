@@ -92,6 +92,11 @@ def test_a_number_that_no_descriptor_has() -> None:
         shmpipe.attach(token(2**31, 0))
 
 
+def test_a_token_that_is_no_text() -> None:
+    with pytest.raises(TypeError, match=r"a token of end\.token\(\) is a str, not bytes"):
+        shmpipe.attach(token(0, 1).encode())  # type: ignore[arg-type]
+
+
 def test_a_pickle_that_is_refused_closes_its_copies(tmp_path: Path) -> None:
     """multiprocessing made them for the new end, so nobody else would.
 
