@@ -25,6 +25,7 @@ DIRECTORY = "/dev/shm"  # noqa: S108  # where the C library keeps POSIX shared m
 PREFIX = "shmpipe."
 
 _ACCESS = {"r": os.O_RDONLY, "w": os.O_WRONLY, "r+": os.O_RDWR}
+_PACKETS_LATER = "packets are switched on afterwards: shmpipe.fcntl(end, F_SETFL, os.O_DIRECT)"
 
 
 def mkfifo(
@@ -91,6 +92,8 @@ def open(name: str, mode: str, *, flags: int = 0) -> End:
         result = _lib.retry(_lib.open_segment, fd, _ACCESS[mode] | flags | os.O_CLOEXEC)
     finally:
         _lib.close_segment(fd)
+    if result == -errno.EINVAL and flags & os.O_DIRECT:
+        raise os_error(errno.EINVAL, "named pipe", name, _PACKETS_LATER)
     if result < 0:
         raise _failure(-result, name)
     return end_at(result)
