@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 from shmpipe import _lib
 from shmpipe.ends import End
-from shmpipe.errors import os_error
-from shmpipe.inspect import looked_at
+from shmpipe.inspect import looked_at, refused
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +42,7 @@ def check(pipe: End | str | int) -> Check:
     """
     result, raw = looked_at(pipe, _lib.check)
     if result < 0:
-        raise os_error(-result, repr(pipe), advice=_lib.reason())
+        raise refused(-result, pipe)
     findings = tuple(
         Finding(bool(each.error), _lib.text(each.rule), each.index, _lib.text(each.text))
         for each in raw.findings[0 : raw.count]

@@ -30,11 +30,11 @@ _ADVICE = {
 }
 
 
-def os_error(code: int, about: str, name: str | None = None, advice: str = "") -> OSError:
+def os_error(code: int, about: str, name: str | int | None = None, advice: str = "") -> OSError:
     """Builds the exception for an errno.
 
-    code is the errno, about says which pipe, name becomes the exception's filename, advice replaces
-    the standard hint.
+    code is the errno, about says which pipe, name (or a descriptor) becomes the exception's
+    filename, advice replaces the standard hint.
     """
     # "Exec format error" would only mislead: the reason says it all.
     phrase = "" if code in (errno.EUCLEAN, errno.ENOEXEC) and advice else os.strerror(code)
@@ -45,4 +45,4 @@ def os_error(code: int, about: str, name: str | None = None, advice: str = "") -
         errno.EBADF: io.UnsupportedOperation,
         errno.ESPIPE: io.UnsupportedOperation,
     }
-    return kinds.get(code, OSError)(code, message, *([name] if name else []))
+    return kinds.get(code, OSError)(code, message, *([] if name is None else [name]))

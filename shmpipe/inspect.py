@@ -122,8 +122,15 @@ def snapshot(pipe: End | str | int) -> Snapshot:
     """
     result, raw = looked_at(pipe, _lib.snapshot)
     if result < 0:
-        raise os_error(-result, repr(pipe), advice=_lib.reason())
+        raise refused(-result, pipe)
     return _picture(raw)
+
+
+def refused(code: int, pipe: End | str | int) -> OSError:
+    """The exception for a pipe that cannot be looked at."""
+    if isinstance(pipe, End):
+        return os_error(code, repr(pipe), advice=_lib.reason())
+    return os_error(code, "", pipe, _lib.reason())
 
 
 def looked_at(pipe: End | str | int, look: Callable[[int], tuple[int, Any]]) -> tuple[int, Any]:

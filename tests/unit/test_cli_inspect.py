@@ -1,14 +1,17 @@
 """ls and stat: what they find and what they show of it."""
 
+import errno
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import shmpipe
+from shmpipe_tools.failure import failure_of, reason_of
 from shmpipe_tools.inspect.discover import find_pipe, live_pipes, own_segments
 
 
@@ -165,6 +168,30 @@ def test_what_is_no_pipe_is_one_line_and_exit_code_1(pipe: str, message: str) ->
     assert done.returncode == 1
     assert done.stderr.startswith(f"shmpipe: {message}")
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("action", "advice"),
+    [
+        ("stat", "looking needs read permission"),
+        ("check", "looking needs read permission"),
+        ("rm", "only its owner and root may remove it"),
+        ("cat", "both sides need read and write permission"),
+    ],
+)
+def test_who_may_not_is_told_what_that_command_needs(action: str, advice: str) -> None:
+    failure = failure_of(PermissionError(errno.EACCES, "Permission denied"), action, "p")
+    assert failure.message.startswith(f"{action} 'p': permission denied ({advice}")
+
+
+def test_the_reason_of_a_refusal_names_no_descriptor_of_the_command(tmp_path: Path) -> None:
+    """The descriptor is the exception's filename, as that of os.fstat() is."""
+    (tmp_path / "file").write_bytes(b"no pipe" * 30000)
+    with (tmp_path / "file").open("rb") as file:
+        with pytest.raises(shmpipe.IncompatibleSegmentError) as refusal:
+            shmpipe.snapshot(file.fileno())
+        assert refusal.value.filename == file.fileno()
+        assert str(file.fileno()) not in reason_of(refusal.value, "ls")
 
 
 def test_a_descriptor_that_is_no_pipe_is_refused() -> None:

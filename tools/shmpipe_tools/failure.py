@@ -21,6 +21,17 @@ _ADVICE = {
     errno.ENAMETOOLONG: "the name is too long (200 bytes at most)",
 }
 
+# Where the same errno has another cause.
+_LOOKING = {
+    errno.EACCES: "permission denied (looking needs read permission on the pipe; for PID:FD, the "
+    "right to trace that process)",
+}
+_REMOVING = dict.fromkeys(
+    (errno.EACCES, errno.EPERM),
+    "permission denied (only its owner and root may remove it)",
+)
+_ADVICE_FOR = {"ls": _LOOKING, "stat": _LOOKING, "check": _LOOKING, "rm": _REMOVING}
+
 
 class Failure(click.ClickException):
     """Ends the command with exit code 1 and one line on stderr."""
@@ -32,12 +43,13 @@ class Failure(click.ClickException):
 
 def failure_of(error: OSError, action: str, pipe: str) -> Failure:
     """The failure that says what `error` means for `action` on `pipe`."""
-    return Failure(f"{action} '{pipe}': {reason_of(error)}")
+    return Failure(f"{action} '{pipe}': {reason_of(error, action)}")
 
 
-def reason_of(error: OSError) -> str:
-    """What happened and what to do, without saying to what."""
-    return _ADVICE.get(error.errno or 0) or error.strerror or str(error)
+def reason_of(error: OSError, action: str) -> str:
+    """What happened in the command `action` and what to do, without saying to what."""
+    advice = _ADVICE | _ADVICE_FOR.get(action, {})
+    return advice.get(error.errno or 0) or error.strerror or str(error)
 
 
 @contextmanager

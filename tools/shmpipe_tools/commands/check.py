@@ -7,7 +7,7 @@ import click
 from rich.text import Text
 
 from shmpipe.checking import Check
-from shmpipe_tools.failure import Failure, reason_of
+from shmpipe_tools.failure import failure_of, reason_of
 from shmpipe_tools.inspect.discover import Location, find_pipe, live_pipes
 from shmpipe_tools.inspect.looking import examine
 from shmpipe_tools.output import console, print_json
@@ -54,7 +54,7 @@ def _is_bad(result: Check | OSError) -> bool:
 
 def _show(location: Location, result: Check | OSError) -> None:
     if isinstance(result, OSError):
-        Failure(f"check '{location.label}': {reason_of(result)}").show()
+        failure_of(result, "check", location.label).show()
         return
     screen = console()
     screen.print(_headline(location, result))
@@ -85,5 +85,5 @@ def _counted(number: int, noun: str) -> str:
 def _as_json(location: Location, result: Check | OSError) -> dict[str, Any]:
     where = {"pipe": location.label, "kind": location.kind}
     if isinstance(result, OSError):
-        return {**where, "error": reason_of(result)}
+        return {**where, "error": reason_of(result, "check")}
     return {**where, **asdict(result)}

@@ -38,7 +38,7 @@ def _glance(location: Location) -> Snapshot | OSError:
 
 def _as_json(location: Location, seen: Snapshot | OSError) -> dict[str, object]:
     if isinstance(seen, OSError):
-        return {"pipe": location.label, "kind": location.kind, "error": reason_of(seen)}
+        return {"pipe": location.label, "kind": location.kind, "error": reason_of(seen, "ls")}
     return pipe_as_json(location, seen)
 
 
@@ -54,7 +54,7 @@ def _table(pipes: list[tuple[Location, Snapshot | OSError]]) -> Table:
         if isinstance(seen, FileNotFoundError):
             continue  # gone since it was found
         if isinstance(seen, OSError):
-            cells = ["-"] * 6 + [printable(reason_of(seen))]
+            cells = ["-"] * 6 + [printable(reason_of(seen, "ls"))]
         else:
             cells = [
                 format_size(seen.capacity),
