@@ -215,6 +215,26 @@ def test_ls_is_quiet_when_its_reader_goes_away(start: Start) -> None:
     assert ls.returncode == -signal.SIGPIPE
 
 
+@pytest.mark.parametrize("arguments", [("ls",), ("ls", "--json"), ("bench", "--list")])
+def test_a_full_disk_is_one_line_and_exit_code_1(arguments: tuple[str, ...]) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [*COMMAND, *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+    assert done.stderr == "shmpipe: standard output: No space left on device\n"
+    assert done.returncode == 1
+
+
+def test_the_version_is_the_librarys() -> None:
+    assert run("--version").stdout == f"shmpipe, version {shmpipe.__version__}\n"
+
+
 @pytest.mark.parametrize("verb", ["cat", "write"])
 def test_ctrl_c_ends_a_waiting_command_without_a_traceback(
     verb: str, name: str, start: Start

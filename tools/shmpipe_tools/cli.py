@@ -8,6 +8,7 @@ from typing import NoReturn
 import click
 
 from shmpipe_tools import commands
+from shmpipe_tools.failure import standard_output
 from shmpipe_tools.sigpipe import die_of_sigpipe
 
 EXIT_INTERRUPTED = 130
@@ -37,7 +38,8 @@ class CommandDirectory(click.Group):
         """Runs the sub-command; ends the process if it was interrupted or nobody reads it."""
         try:
             result = super().invoke(ctx)
-            sys.stdout.flush()
+            with standard_output():
+                sys.stdout.flush()
         except KeyboardInterrupt:
             sys.exit(EXIT_INTERRUPTED)
         except BrokenPipeError:
@@ -48,6 +50,7 @@ class CommandDirectory(click.Group):
 
 
 @click.command(cls=CommandDirectory, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="shmpipe")
 def shmpipe() -> None:
     """Pipes in shared memory: look at them, connect them to the shell, measure them.
 

@@ -1,6 +1,8 @@
 """What the user reads when something fails: what happened, to which pipe, what to do."""
 
 import errno
+import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO, Any
@@ -61,3 +63,18 @@ def explained(action: str, pipe: str) -> Iterator[None]:
         raise failure_of(error, action, pipe) from error
     except ValueError as error:
         raise Failure(f"{action} '{pipe}': {error}") from error
+
+
+@contextmanager
+def standard_output() -> Iterator[None]:
+    """Turns an OSError of writing to standard output (a full disk) into a Failure."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise  # ends the command like any other filter: see cli.py
+    except OSError as error:
+        # What is left in the buffer must not fail once more when the interpreter ends.
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, sys.stdout.fileno())
+        os.close(null)
+        raise Failure(f"standard output: {error.strerror}") from error

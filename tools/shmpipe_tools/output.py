@@ -8,6 +8,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from shmpipe_tools.failure import standard_output
 from shmpipe_tools.sigpipe import die_of_sigpipe
 
 JSON_SCHEMA = 1
@@ -17,7 +18,12 @@ _WIDTH_OF_A_FILE = 500
 
 
 class _Console(Console):
-    """A console that dies of a broken pipe as the rest of the command does."""
+    """A console that fails and dies of a broken pipe as the rest of the command does."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Prints, or ends the command with what is wrong with standard output."""
+        with standard_output():
+            super().print(*objects, **options)
 
     def on_broken_pipe(self) -> None:
         die_of_sigpipe()
@@ -50,4 +56,5 @@ def plain_table() -> Table:
 
 def print_json(document: dict[str, Any]) -> None:
     """One JSON document with its schema number first."""
-    click.echo(json.dumps({"schema": JSON_SCHEMA, **document}, indent=2))
+    with standard_output():
+        click.echo(json.dumps({"schema": JSON_SCHEMA, **document}, indent=2))

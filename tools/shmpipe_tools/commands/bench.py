@@ -9,6 +9,7 @@ from shmpipe_tools.bench import report
 from shmpipe_tools.bench.cases import Case, all_cases
 from shmpipe_tools.bench.measures import two_cores
 from shmpipe_tools.bench.runner import Result, measurements, run_case
+from shmpipe_tools.failure import standard_output
 from shmpipe_tools.output import console, print_json
 
 
@@ -50,8 +51,9 @@ def command(
     """
     cases = _chosen(patterns)
     if only_list:
-        for case in cases:
-            click.echo(f"{case.key:22} {case.title}")
+        with standard_output():
+            for case in cases:
+                click.echo(f"{case.key:22} {case.title}")
         return
     results = _measure(cases, runs, seconds)
     if as_json:
