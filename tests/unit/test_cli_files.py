@@ -115,13 +115,20 @@ def test_a_wrong_command_line_is_exit_code_2(arguments: tuple[str, ...]) -> None
     assert "Usage:" in done.stderr
 
 
-@pytest.mark.parametrize("verb", ["cat", "write", "rm"])
-def test_a_pipe_that_is_not_there_is_one_line_and_exit_code_1(verb: str, name: str) -> None:
+@pytest.mark.parametrize(
+    ("verb", "advice"),
+    [
+        ("cat", "no such named pipe (`shmpipe ls` shows what there is; --create makes one)"),
+        ("write", "no such named pipe (`shmpipe ls` shows what there is; --create makes one)"),
+        ("rm", "no such pipe (`shmpipe ls` shows what there is)"),
+    ],
+)
+def test_a_pipe_that_is_not_there_is_one_line_and_exit_code_1(
+    verb: str, advice: str, name: str
+) -> None:
     done = run(verb, name)
-    assert done.returncode == 1
-    assert done.stderr == (
-        f"shmpipe: {verb} '{name}': no such pipe (`shmpipe ls` shows what there is)\n"
-    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"shmpipe: {verb} '{name}': {advice}\n"
 
 
 def test_an_impossible_name_is_one_line_and_cannot_reach_the_terminal() -> None:

@@ -32,7 +32,17 @@ _REMOVING = dict.fromkeys(
     (errno.EACCES, errno.EPERM),
     "permission denied (only its owner and root may remove it)",
 )
-_ADVICE_FOR = {"ls": _LOOKING, "stat": _LOOKING, "check": _LOOKING, "rm": _REMOVING}
+_COPYING = {
+    errno.ENOENT: "no such named pipe (`shmpipe ls` shows what there is; --create makes one)",
+}
+_ADVICE_FOR = {
+    "cat": _COPYING,
+    "check": _LOOKING,
+    "ls": _LOOKING,
+    "rm": _REMOVING,
+    "stat": _LOOKING,
+    "write": _COPYING,
+}
 
 
 class Failure(click.ClickException):
