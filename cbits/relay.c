@@ -22,6 +22,8 @@
  * stays away for a while, and those who operate need not wake it meanwhile. */
 #define STORM_OPS 16u
 #define STORM_PAUSE_NS UINT64_C(50000)
+/* After so many pauses it looks whether anybody has died elsewhere. */
+#define STORM_PAUSES 20u
 
 /* Looks at a lock whose owner cannot be watched, like those of a sleeper (watch.h), but less often
  * in the end. */
@@ -74,6 +76,7 @@ struct relay {
     unsigned looks;
     uint64_t slice_ns;
     uint64_t most; /* operations of one counter in this cycle */
+    unsigned pauses; /* in this storm */
 };
 
 /* Guards everything in here but a relay's words while it sleeps. */
@@ -239,10 +242,12 @@ static void *run(void *argument)
     pthread_mutex_lock(&mutex);
     relay->tid = (pid_t)syscall(SYS_gettid);
     while (!relay->stop) {
-        bool storm = relay->most >= STORM_OPS;
+        bool storm = relay->most >= STORM_OPS && relay->pauses++ < STORM_PAUSES;
         uint32_t changed = load_seq_cst(&relay->changed);
-        if (!storm)
+        if (!storm) {
+            relay->pauses = 0;
             gather(relay);
+        }
         uint64_t slice_ns = storm ? 0 : next_slice(relay);
         pthread_mutex_unlock(&mutex);
         if (storm)

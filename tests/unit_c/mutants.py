@@ -519,6 +519,13 @@ MUTANTS = [
         labels="N0a",
     ),
     Mutant(
+        "a storm at one pipe hides a death at another",
+        "relay.c",
+        "relay->pauses++ < STORM_PAUSES",
+        "relay->pauses < STORM_PAUSES",
+        "hide_a_death",
+    ),
+    Mutant(
         "the relay passes on one death of two",
         "relay.c",
         "shmp_pass_on(relay->words + first_life, relay->watched_count)",

@@ -1026,6 +1026,62 @@ TEST(a_storm_needs_few_wakes)
         CHECK(count < 10000);
 }
 
+static shmp_end *stormy[2];
+
+static void count_a_hundred(void)
+{
+    fetch_add_seq_cst(&stormy[0]->pipe->seg.header->notify[0].ops, 100);
+}
+
+/* The relay's pause. */
+static long storming_wait(const void *address, uint32_t value, const struct timespec *until)
+{
+    long r = real_calls.futex_wait(address, value, until);
+    count_a_hundred();
+    return r;
+}
+
+/* At one pipe the relay finds a storm after each pause; at another one somebody dies. */
+TEST(a_storm_does_not_hide_a_death)
+{
+    int ready = unit_gate();
+    int die_now = unit_gate();
+    make(O_NONBLOCK, 16);
+    int fd = open_notifier(0);
+    pid_t victim = unit_fork();
+    if (victim == 0) {
+        write_one();
+        unit_pass(ready);
+        unit_await(die_now);
+        CHECK_EQ(shmp_side_lock(ends[1], SHMP_SIDE_WRITERS, true), 0);
+        CHECK(shmp_notify_begin(ends[1]->pipe, SHMP_SIDE_WRITERS, false));
+        fetch_add_seq_cst(&header()->head, 1); /* P1 of a packet, as it were */
+        raise(SIGKILL);
+    }
+    unit_await(ready);
+    CHECK_EQ(delivered(fd), 1);
+    CHECK_EQ(shmp_pipe2(stormy, O_CLOEXEC | O_NONBLOCK), 0);
+    int other = shmp_notifier_open(stormy[0]);
+    CHECK(other >= 0);
+    real_calls = shmp_sys;
+    shmp_sys.futex_wait = storming_wait;
+    count_a_hundred();
+    CHECK_EQ(shmp_write(stormy[1], bytes, 1), 1);
+    uint64_t sum = 0;
+    UNTIL((sum += taken(other)) > 500);
+    unit_pass(die_now);
+    CHECK_EQ(unit_wait(victim), SIGKILL);
+    CHECK_EQ(delivered(fd), 1);
+    shmp_sys.futex_wait = real_calls.futex_wait;
+    CHECK_EQ(shmp_notifier_close(other), 0);
+    CHECK_EQ(shmp_notifier_close(fd), 0);
+    CHECK_EQ(shmp_close(stormy[0]), 0);
+    CHECK_EQ(shmp_close(stormy[1]), 0);
+    close(ready);
+    close(die_now);
+    close_ends();
+}
+
 static long no_write(int fd, const void *buffer, size_t count)
 {
     (void)fd, (void)buffer, (void)count;
