@@ -412,6 +412,19 @@ static const char *let_child_go(struct stage *stage, const struct expected *expe
     return dismiss(stage, CHILD);
 }
 
+/* A sleeper that cannot watch who has executed a program looks every few milliseconds: twice now.  A
+ * poller does not, and the time passes. */
+static void await_looks(const struct stage *stage)
+{
+    const struct shmp_header *h = stage->header;
+    for (enum who who = READER; who <= WRITER; who++) {
+        const _Atomic uint64_t *sleeps = who == READER ? &h->r.sleeps : &h->w.sleeps;
+        uint64_t before = load_relaxed(sleeps);
+        for (int ms = 0; ms < 200 && is_pending(stage, who) && load_relaxed(sleeps) < before + 3; ms++)
+            usleep(1000);
+    }
+}
+
 /* LF-3: an end that went through execve() is held as long as that process has its descriptors. */
 static const char *look_for_the_living(struct stage *stage, const struct expected *expected)
 {
@@ -421,6 +434,7 @@ static const char *look_for_the_living(struct stage *stage, const struct expecte
     bool *left = o->ends == HAS_READER ? &stage->reader_left : &stage->writer_left;
     bool before = *left;
     *left = true;
+    await_looks(stage);
     TRY(settle(stage));
     if (stage->actor[READER] && !is_pending(stage, READER))
         TRY(expect(READER, DO_DRAIN, 0, stage->writer_left ? -EAGAIN : 0,
