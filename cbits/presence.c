@@ -100,7 +100,7 @@ bool shmp_wake_ahead_slow(struct shmp_pipe *pipe, int side)
      * registered but does not sleep yet gathers again.  So if nobody sleeps all will.  And the
      * queue is first in, first out: when as many have got up as slept when we began, those who do
      * not watch us are gone. */
-    bool woken = shmp_queue_wake_one_counted(queue, shmp_side_wakes(h, side));
+    bool woken = shmp_queue_wake_one(queue, shmp_side_wakes(h, side));
     if (!woken || atomic_fetch_sub(&pipe->live.debts[side], 1) == 1)
         shmp_live_set_introduced(&pipe->live, side);
     return woken;

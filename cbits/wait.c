@@ -43,23 +43,6 @@ static void heal(struct shmp_queue *queue, uint64_t word)
     cas_seq_cst64(&queue->word, &word, with(0, SHMP_QUEUE_EPOCH(word)));
 }
 
-void shmp_queue_wake_one(struct shmp_queue *queue, _Atomic uint64_t *wakes)
-{
-    uint64_t seen = load_seq_cst(&queue->word);
-    uint64_t next;
-    do {
-        if (SHMP_QUEUE_WAITERS(seen) == 0)
-            return;
-        next = with(SHMP_QUEUE_WAITERS(seen) - 1, SHMP_QUEUE_EPOCH(seen) + 1);
-    } while (!cas_seq_cst64(&queue->word, &seen, next));
-    /* Dies here: the chosen one was not woken; it watches our life and looks. */
-    fetch_add_relaxed(wakes, 1);
-    if (shmp_sys.futex_wake(shmp_queue_word(queue), 1) != 0)
-        return;
-    /* Nobody slept.  Whoever registered before our change will find the epoch changed (I2). */
-    heal(queue, next);
-}
-
 /* The word after it; 0: nobody is registered. */
 static uint64_t step_epoch(struct shmp_queue *queue)
 {
@@ -88,18 +71,19 @@ void shmp_queue_wake_all(struct shmp_queue *queue)
     heal(queue, word);
 }
 
-bool shmp_queue_wake_one_counted(struct shmp_queue *queue, _Atomic uint64_t *wakes)
+bool shmp_queue_wake_one(struct shmp_queue *queue, _Atomic uint64_t *wakes)
 {
-    uint64_t word = step_epoch(queue);
+    uint64_t word = step_epoch(queue); /* W3 */
     if (word == 0)
         return false;
-    /* Dies here: whoever takes over our ring lock broadcasts. */
+    /* Dies here: those who watch us look, and all stay counted.  (Taken off here, a registration would be
+     * missing as long as he has not run: the next wake would go to him, and take off another's.) */
     fetch_add_relaxed(wakes, 1);
     if (shmp_sys.futex_wake(shmp_queue_word(queue), 1) == 0) {
         heal(queue, word);
         return false;
     }
-    /* For him, and as he would: with the epoch of our own step. */
+    /* W5: for him, and as he would, with the epoch of our own step. */
     shmp_queue_leave(queue, SHMP_QUEUE_EPOCH(word));
     return true;
 }

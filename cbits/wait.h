@@ -4,8 +4,9 @@
  *
  *     R1 registered += 1, e = epoch   (RMW)     W1 store head            (seq_cst)
  *     R2 look at head                 (seq_cst) W2 look at registered    (seq_cst)
- *     R3 still empty: futex_wait(epoch, e)      W3 if any: registered -= 1, epoch += 1,
- *                                                  FUTEX_WAKE 1
+ *     R3 still empty: futex_wait(epoch, e)      W3 if any: epoch += 1
+ *                                               W4 FUTEX_WAKE 1
+ *                                               W5 registered -= 1, if the epoch is still ours
  *
  * R1,R2 against W1,W2 is store buffering: all four are sequentially consistent, so not
  * both can miss.  W2 is a load of a line that changes only when somebody sleeps: a
@@ -13,8 +14,8 @@
  *
  *   I1  registered >= the threads that sleep or are about to with the present epoch.
  *   I2  whoever finds the epoch changed is registered no longer (and registers anew).
- *   I3  registered falls only together with a change of the epoch, by a thread that leaves and
- *       finds the epoch it registered with, or to zero after everybody was woken.
+ *   I3  registered falls only by a thread that leaves and finds the epoch it registered with, by one
+ *       that has woken somebody and finds the epoch it changed to, or to zero after everybody was woken.
  *
  * So the count errs upwards only: a death or a lost race leaves it too high, which costs
  * one FUTEX_WAKE that finds nobody, and that wake puts it right (shmp_queue_wake_one).
@@ -44,14 +45,11 @@ static inline bool shmp_queue_has_waiters(struct shmp_queue *queue)
     return SHMP_QUEUE_WAITERS(load_seq_cst(&queue->word)) != 0;
 }
 
-/* W3: one exclusive sleeper, the one that has slept longest (the kernel's futex queue is
- * first in, first out and skips who was stopped or killed: WK-4, WK-10). */
-void shmp_queue_wake_one(struct shmp_queue *queue, _Atomic uint64_t *wakes);
-
-/* The same, by somebody whose death the sleepers would not notice: they stay counted until one is
- * awake, so that the next waker still sees them.  (In between another may wake one more.)  false:
- * nobody slept. */
-bool shmp_queue_wake_one_counted(struct shmp_queue *queue, _Atomic uint64_t *wakes);
+/* W3 to W5: one exclusive sleeper, the one that has slept longest (the kernel's futex queue is
+ * first in, first out and skips who was stopped or killed: WK-4, WK-10).  All stay counted until he is
+ * awake, so that the next waker still sees them if we die.  (In between another may wake one more.)
+ * false: nobody slept. */
+bool shmp_queue_wake_one(struct shmp_queue *queue, _Atomic uint64_t *wakes);
 
 /* The queue in which a side sleeps. */
 static inline struct shmp_queue *shmp_side_queue(struct shmp_header *h, int side)

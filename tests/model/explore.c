@@ -6,12 +6,6 @@
 #include <string.h>
 
 static const struct model *model;
-static unsigned char *states; /* in the order in which they were found */
-static uint32_t *parents;
-static uint32_t *table; /* index + 1, open addressing */
-static size_t table_size;
-static size_t known;
-static size_t room;
 static size_t edges;
 static size_t beyond;
 static uint32_t present;
@@ -26,15 +20,31 @@ static void *need(void *memory)
     return memory;
 }
 
-static unsigned char *state_at(size_t index)
+/* ---- Sets: of states, and of the parts that they have in common -------------------------- */
+
+/* Things of one size, numbered in the order in which they came. */
+struct set {
+    size_t bytes;
+    unsigned char *things;
+    uint32_t *table; /* number + 1, open addressing */
+    size_t table_size;
+    size_t known;
+    size_t room;
+};
+
+static struct set states;
+static struct set parts;
+static uint32_t *parents; /* of each state */
+
+static unsigned char *thing(const struct set *set, size_t number)
 {
-    return states + index * model->bytes;
+    return set->things + number * set->bytes;
 }
 
-static uint64_t hash(const unsigned char *bytes)
+static uint64_t hash(const struct set *set, const unsigned char *bytes)
 {
     uint64_t h = 0x9e3779b97f4a7c15u;
-    for (size_t i = 0; i + 4 <= model->bytes; i += 4) {
+    for (size_t i = 0; i + 4 <= set->bytes; i += 4) {
         uint32_t word;
         memcpy(&word, bytes + i, 4);
         h = (h ^ word) * 0xff51afd7ed558ccdu;
@@ -43,52 +53,101 @@ static uint64_t hash(const unsigned char *bytes)
     return h;
 }
 
-static size_t place_of(const unsigned char *state)
+static size_t place_of(const struct set *set, const unsigned char *bytes)
 {
-    size_t at = (size_t)hash(state) & (table_size - 1);
-    while (table[at] != 0 && memcmp(state_at(table[at] - 1), state, model->bytes) != 0)
-        at = (at + 1) & (table_size - 1);
+    size_t at = (size_t)hash(set, bytes) & (set->table_size - 1);
+    while (set->table[at] != 0 &&
+           memcmp(thing(set, set->table[at] - 1), bytes, set->bytes) != 0)
+        at = (at + 1) & (set->table_size - 1);
     return at;
 }
 
-static void grow(void)
+static void grow(struct set *set)
 {
-    if (known == room) {
-        room = room ? room * 2 : 1024;
-        states = need(realloc(states, room * model->bytes));
-        parents = need(realloc(parents, room * sizeof *parents));
+    if (set->known == set->room) {
+        set->room = set->room ? set->room * 2 : 1024;
+        set->things = need(realloc(set->things, set->room * set->bytes));
+        if (set == &states)
+            parents = need(realloc(parents, set->room * sizeof *parents));
     }
-    if (known * 2 < table_size)
+    if (set->known * 4 < set->table_size * 3)
         return;
-    free(table);
-    table_size = table_size ? table_size * 4 : 4096;
-    table = need(calloc(table_size, sizeof *table));
-    for (size_t i = 0; i < known; i++)
-        table[place_of(state_at(i))] = (uint32_t)i + 1;
+    free(set->table);
+    set->table_size = set->table_size ? set->table_size * 2 : 4096;
+    set->table = need(calloc(set->table_size, sizeof *set->table));
+    for (size_t i = 0; i < set->known; i++)
+        set->table[place_of(set, thing(set, i))] = (uint32_t)i + 1;
+}
+
+/* Its number.  fresh: it was not there. */
+static uint32_t enter(struct set *set, const unsigned char *bytes, bool *fresh)
+{
+    grow(set);
+    size_t at = place_of(set, bytes);
+    *fresh = set->table[at] == 0;
+    if (*fresh) {
+        memcpy(thing(set, set->known), bytes, set->bytes);
+        set->table[at] = (uint32_t)++set->known;
+    }
+    return set->table[at] - 1;
+}
+
+static void empty(struct set *set, size_t bytes)
+{
+    free(set->things);
+    free(set->table);
+    *set = (struct set){.bytes = bytes};
+}
+
+static size_t head_bytes(void)
+{
+    return model->bytes - model->parts * model->part_bytes;
+}
+
+static void pack(unsigned char *packed, const unsigned char *state)
+{
+    const unsigned char *part = state + head_bytes();
+    bool fresh;
+    memcpy(packed, state, head_bytes());
+    for (size_t i = 0; i < model->parts; i++) {
+        uint32_t number = enter(&parts, part + i * model->part_bytes, &fresh);
+        memcpy(packed + head_bytes() + i * sizeof number, &number, sizeof number);
+    }
+}
+
+static void unpack(unsigned char *state, const unsigned char *packed)
+{
+    memcpy(state, packed, head_bytes());
+    for (size_t i = 0; i < model->parts; i++) {
+        uint32_t number;
+        memcpy(&number, packed + head_bytes() + i * sizeof number, sizeof number);
+        memcpy(state + head_bytes() + i * model->part_bytes, thing(&parts, number),
+               model->part_bytes);
+    }
 }
 
 static void add(const void *state, uint32_t parent)
 {
     unsigned char it[STATE_MAX];
+    unsigned char packed[STATE_MAX];
+    bool fresh;
     memcpy(it, state, model->bytes);
     if (model->canonical)
         model->canonical(it);
-    grow();
-    size_t at = place_of(it);
-    if (table[at] != 0)
-        return;
-    memcpy(state_at(known), it, model->bytes);
-    parents[known] = parent;
-    table[at] = (uint32_t)++known;
+    pack(packed, it);
+    uint32_t number = enter(&states, packed, &fresh);
+    if (fresh)
+        parents[number] = parent;
 }
 
 /* ---- Replay: the same steps once more, now with names ---------------------------- */
 
 static struct {
-    const unsigned char *wanted; /* canonical; NULL: searching */
+    unsigned char wanted[STATE_MAX]; /* canonical */
     unsigned char found[STATE_MAX];
     int who;
     const char *what;
+    bool on;
     bool done;
 } replay;
 
@@ -124,20 +183,21 @@ static void print_way(uint32_t last)
         way[i] = last;
     model->first(now);
     for (unsigned i = 1; i <= length; i++) {
-        replay.wanted = state_at(way[i]);
+        unpack(replay.wanted, thing(&states, way[i]));
+        replay.on = true;
         replay.done = false;
         model->successors(now);
         memcpy(now, replay.found, model->bytes);
         model->show(now, line, sizeof line);
         printf("  %3u  %-10s %-58s %s\n", i, model->name(replay.who), replay.what, line);
     }
-    replay.wanted = NULL;
+    replay.on = false;
     free(way);
 }
 
 void step(const void *next, enum kind kind, int who, const char *what)
 {
-    if (replay.wanted) {
+    if (replay.on) {
         replay_step(next, who, what);
         return;
     }
@@ -158,21 +218,17 @@ struct finding explore(const struct model *the_model, size_t most_states, bool p
     unsigned char start[STATE_MAX];
     unsigned char now[STATE_MAX];
     model = the_model;
-    known = edges = beyond = 0;
-    table_size = 0;
-    room = 0;
-    states = NULL;
-    parents = NULL;
-    table = NULL;
-    grow();
+    edges = beyond = 0;
+    empty(&states, head_bytes() + model->parts * sizeof(uint32_t));
+    empty(&parts, model->part_bytes);
     model->first(start);
     add(start, 0);
-    for (present = 0; present < known && finding.what == NULL; present++) {
-        if (known > most_states) {
+    for (present = 0; present < states.known && finding.what == NULL; present++) {
+        if (states.known > most_states) {
             finding.cut = true;
             break;
         }
-        memcpy(now, state_at(present), model->bytes);
+        unpack(now, thing(&states, present));
         moved = false;
         finding.what = model->broken(now);
         if (finding.what == NULL) {
@@ -181,14 +237,15 @@ struct finding explore(const struct model *the_model, size_t most_states, bool p
                 finding.what = model->stuck(now);
         }
     }
-    finding.states = known;
+    finding.states = states.known;
     finding.edges = edges;
     finding.beyond = beyond;
     finding.depth = length_of(present - 1);
     if (finding.what && print)
         print_way(present - 1);
-    free(states);
+    empty(&states, 0);
+    empty(&parts, 0);
     free(parents);
-    free(table);
+    parents = NULL;
     return finding;
 }

@@ -28,6 +28,10 @@ void step_beyond(void);
 
 struct model {
     size_t bytes; /* of a state: no padding, no pointer */
+    /* Its last parts, each of so many bytes, of which there are few different ones: a process, say.
+     * Kept once, and named by four bytes.  0: all is kept as it is. */
+    size_t parts;
+    size_t part_bytes;
     void (*first)(void *state);
     void (*successors)(const void *state);
     /* NULL, or what is wrong with it. */

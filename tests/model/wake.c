@@ -89,7 +89,7 @@ static void one_process(const struct state *s, int i)
         idle(s, i);
     else if (p->pc <= UNLOCK)
         transfer(s, i);
-    else if (p->pc <= AHEAD_COUNT)
+    else if (p->pc <= ALL_WAKE)
         wake_others(s, i);
     else if (p->pc <= WAITED)
         before_r1(s, i);
@@ -120,10 +120,23 @@ static void first(void *state)
     }
 }
 
+/* For the notes of operations; sleepers have the same 10 ms in p->nap. */
+static void time_passes(const struct state *s, unsigned side)
+{
+    if (wake_set.stops == 0 || idle_of(s, side) != SEEN)
+        return;
+    wake_next = *s;
+    set_idle(&wake_next, side, OVERDUE_NOW);
+    step(&wake_next, WORLD, -1,
+         side == READERS ? "10 ms pass: no reader moves" : "10 ms pass: no writer moves");
+}
+
 static void successors(const void *state)
 {
     struct state s = {0};
     memcpy(&s, state, wake.bytes);
+    time_passes(&s, READERS);
+    time_passes(&s, WRITERS);
     for (int i = 0; i < processes(); i++)
         one_process(&s, i);
 }
@@ -163,7 +176,24 @@ static void give_names(struct state *t, const struct state *s, const int *to)
     }
 }
 
-/* Processes of one side that were there from the start differ only in their number. */
+/* What is known of a process without the names of others, for an order of equals. */
+static int compare(const struct state *s, int i, int j)
+{
+    struct process p = s->p[i];
+    struct process q = s->p[j];
+    p.life = p.call0 = p.call1 = p.woken_all = 0;
+    q.life = q.call0 = q.call1 = q.woken_all = 0;
+    p.woken_by = p.woken_by != 0;
+    q.woken_by = q.woken_by != 0;
+    int order = memcmp(&p, &q, sizeof p);
+    if (order != 0)
+        return order;
+    unsigned owner = owner_of(s, side_of(i));
+    return (owner == (unsigned)j + 1) - (owner == (unsigned)i + 1);
+}
+
+/* Processes of one side that were there from the start differ only in their number.  Of two that are equal
+ * as far as they go themselves, what others know of them decides. */
 static void canonical(void *state)
 {
     struct state s = {0};
@@ -173,10 +203,13 @@ static void canonical(void *state)
         int to[MOST] = {0, 1, 2, 3, 4};
         if (side_of(i) != side_of(i + 1) || ((wake_set.late >> i) & 3) != 0)
             continue;
+        int order = compare(&s, i, i + 1);
+        if (order < 0)
+            continue;
         to[i] = i + 1;
         to[i + 1] = i;
         give_names(&t, &s, to);
-        if (memcmp(&t, &s, wake.bytes) < 0)
+        if (order > 0 || memcmp(&t, &s, wake.bytes) < 0)
             s = t;
     }
     memcpy(state, &s, wake.bytes);
@@ -250,6 +283,8 @@ const struct model *wake_model(const struct wake_setting *setting)
     wake_set = *setting;
     wake = (struct model){
         .bytes = offsetof(struct state, p) + sizeof(struct process) * (size_t)processes(),
+        .parts = (size_t)processes(),
+        .part_bytes = sizeof(struct process),
         .first = first,
         .successors = successors,
         .broken = broken,

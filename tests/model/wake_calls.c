@@ -7,6 +7,12 @@ static bool ends_go(void)
     return wake_set.closes || wake_set.deaths != 0;
 }
 
+/* What comes after the last change in the lock. */
+static enum pc to_unlock(void)
+{
+    return wake_set.stops != 0 ? SHALL_WAKE : UNLOCK;
+}
+
 enum pc to_move(const struct process *p, int i)
 {
     if (side_of(i) == WRITERS && p->pc != PRESENT && ends_go())
@@ -94,7 +100,7 @@ static void publish(const struct state *s, int i, unsigned slots, bool more)
         drain(&wake_next, i);
     if (p->ahead) {
         p->ahead = 0;
-        go(i, more ? MOVE : UNLOCK, names[side_of(i)][more]);
+        go(i, more ? MOVE : to_unlock(), names[side_of(i)][more]);
         return;
     }
     go(i, is(W2_BEFORE_W1) || is(WAKES_BEFORE_W1) ? UNLOCK : W2, names[side_of(i)][more]);
@@ -108,7 +114,7 @@ static void move(const struct state *s, int i)
         p = begin(s, i);
         p->more = 0;
         p->waits = 1;
-        go(i, side_of(i) == WRITERS || !ends_go() ? UNLOCK : NOTHING,
+        go(i, side_of(i) == WRITERS || !ends_go() ? to_unlock() : NOTHING,
            side_of(i) == WRITERS ? "P0 load tail: full" : "T1 load head: empty");
         return;
     }
@@ -116,7 +122,9 @@ static void move(const struct state *s, int i)
     if (s->used > 0 && !s->p[i].more && !s->p[i].tried && !wake_set.plain) {
         p = begin(s, i);
         p->waits = 0;
-        go(i, UNLOCK, side_of(i) == WRITERS ? "P2 merge" : "T4 takes a part of a slot");
+        if (side_of(i) == READERS)
+            set_idle(&wake_next, READERS, HAVE_MOVED);
+        go(i, to_unlock(), side_of(i) == WRITERS ? "P2 merge" : "T4 takes a part of a slot");
     }
     if (stranger && !s->p[i].tried && !is(NOT_INTRODUCED)) {
         begin(s, i);
@@ -151,14 +159,32 @@ static void owes(const struct state *s, int i)
     }
     p->wake = owed & 1;
     if (p->more && owed) {
-        call(p, W3, 1 - side_of(i), false, TO_NEXT_STEP);
+        call(p, to_wake(), 1 - side_of(i), false, TO_NEXT_STEP);
         p->wake = 0;
         emit(OWN, i, "the other index: it owes a wake, and has more to come");
         return;
     }
-    go(i, p->more ? MOVE : UNLOCK,
+    go(i, p->more ? MOVE : to_unlock(),
        s->p[i].pc == W2 ? "W2 load registered: nobody"
                         : owed ? "the other index: it owes a wake" : "the other index: no wake");
+}
+
+/* shall_wake of transfer.c: the other side could go on, and has not moved for 10 ms. */
+static void look_for_overdue(const struct state *s, int i)
+{
+    struct process *p = begin(s, i);
+    unsigned side = 1 - side_of(i);
+    bool could = side == READERS ? s->used > 0 : s->used < wake_set.slots;
+    bool overdue = idle_of(s, side) == OVERDUE_NOW && !p->wake;
+    if (count_of(s, side) == 0 || !could) {
+        go(i, UNLOCK, "nobody of the other side is overdue");
+        return;
+    }
+    if (p->wake || idle_of(s, side) != SEEN)
+        set_idle(&wake_next, side, SEEN);
+    if (overdue)
+        p->wake = 1;
+    go(i, UNLOCK, overdue ? "the other side is overdue: it owes a wake" : "is the other side overdue?");
 }
 
 static void unlock(const struct state *s, int i)
@@ -169,7 +195,7 @@ static void unlock(const struct state *s, int i)
     p->old = 0;
     if (p->wake) {
         p->wake = 0;
-        call(p, W3, 1 - side_of(i), false, TO_MOVE_ON);
+        call(p, to_wake(), 1 - side_of(i), false, TO_MOVE_ON);
     } else {
         p->wake = 0;
         p->pc = after_unlock(p);
@@ -201,7 +227,7 @@ void transfer(const struct state *s, int i)
             if (count_of(s, other) != 0 && !p->wake) {
                 p->wake = 1;
                 if (is(WAKES_BEFORE_W1))
-                    call(p, W3, other, false, TO_NEXT_STEP);
+                    call(p, to_wake(), other, false, TO_NEXT_STEP);
                 else
                     p->pc = MOVE;
                 emit(OWN, i, "W2 load registered: somebody");
@@ -245,6 +271,9 @@ void transfer(const struct state *s, int i)
         }
         go(i, UNLOCK, "still empty: end of file");
         return;
+    case SHALL_WAKE:
+        look_for_overdue(s, i);
+        return;
     default:
         unlock(s, i);
         return;
@@ -271,11 +300,11 @@ void leave(const struct state *s, int i)
     case HAND_ON_SECOND:
         if (!ready(s, i))
             p->pc = LEAVE_CALL;
-        else if (((p->introduced >> side) & 1) == 0 && !is(HAND_ON_BY_A_STRANGER)) {
+        else if (((p->introduced >> side) & 1) == 0) {
             wake_ahead(s, i, side, TO_LEAVE_CALL);
             return;
         } else
-            call(p, W3, side, false, TO_LEAVE_CALL);
+            call(p, to_wake(), side, false, TO_LEAVE_CALL);
         p->lag = 0;
         emit(OWN, i, side == READERS ? "hand on? load head" : "hand on? load tail");
         return;

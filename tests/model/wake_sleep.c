@@ -86,8 +86,10 @@ static void go_back(int i, const char *what)
         return;
     }
     enum back back = p->back;
+    bool one = p->one;
     p->back = 0;
     pay(p, back);
+    p->one = 0;
     p->queue = 0;
     switch (back) {
     case TO_MOVE_ON:
@@ -100,7 +102,6 @@ static void go_back(int i, const char *what)
         p->pc = to_move(p, i) & 63;
         break;
     case TO_LEAVE_CALL:
-        p->one = 0;
         p->pc = LEAVE_CALL;
         break;
     case TO_CLOSE_COUNT:
@@ -111,9 +112,8 @@ static void go_back(int i, const char *what)
         p->pc = CLOSE_ENTRY;
         break;
     case TO_PUBLISH:
-        p->ahead = p->one || is(AHEAD_WITHOUT_A_WAKE);
+        p->ahead = one || is(AHEAD_WITHOUT_A_WAKE);
         p->tried = 1;
-        p->one = 0;
         p->pc = MOVE;
         break;
     case TO_WAITED:
@@ -126,6 +126,11 @@ static void go_back(int i, const char *what)
     emit(OWN, i, what);
 }
 
+enum pc to_wake(void)
+{
+    return is(REGISTRATION_TAKEN_FIRST) ? TAKE_OFF : W3;
+}
+
 /* shmp_wake_ahead_slow: while some of the sleepers do not watch us. */
 void wake_ahead(const struct state *s, int i, unsigned queue, enum back back)
 {
@@ -136,7 +141,7 @@ void wake_ahead(const struct state *s, int i, unsigned queue, enum back back)
         p->debts0 = asleep & 7;
     if (queue == WRITERS && p->debts1 == 0)
         p->debts1 = asleep & 7;
-    call(p, is(AHEAD_UNCOUNTED) ? W3 : AHEAD_EPOCH, queue, false, back);
+    call(p, to_wake(), queue, false, back);
     emit(OWN, i, asleep != 0 ? "somebody is registered: wakes one ahead"
                              : "nobody is registered: but to be sure");
 }
@@ -153,40 +158,42 @@ void wake_others(const struct state *s, int i)
             go_back(i, "W3 nobody is registered any more");
             return;
         }
-        set_count(&wake_next, queue, count - 1);
         if (!is(NO_EPOCH_CHANGE))
             change_epoch(&wake_next, queue);
         p->heal_epoch = 1;
-        p->heal_count = (count - 1) & 7;
-        go(i, W4, "W3 registered - 1, epoch + 1");
+        p->heal_count = count & 7;
+        go(i, W4, "W3 epoch + 1");
         return;
     case W4:
         n = is(W4_LEFT_OUT) ? 1 : wake_queue(&wake_next, queue, 1);
-        if (n != 0)
-            go_back(i, "W4 FUTEX_WAKE 1: one");
-        else
-            go(i, HEAL, "W4 FUTEX_WAKE 1: nobody slept");
+        p->one = n != 0;
+        go(i, p->one || is(WAKER_LOWERS_ANY_EPOCH) ? W5 : HEAL,
+           p->one ? "W4 FUTEX_WAKE 1: one" : "W4 FUTEX_WAKE 1: nobody slept");
         return;
-    case AHEAD_EPOCH:
+    case W5:
+        if (count != 0 && is(WAKER_LOWERS_ANY_EPOCH))
+            change_epoch(&wake_next, queue);
+        if (count != 0 && (p->heal_epoch || is(WAKER_LOWERS_ANY_EPOCH)))
+            set_count(&wake_next, queue, count - 1);
+        go_back(i, "W5 registered - 1, if the epoch is still ours");
+        return;
+    case TAKE_OFF:
         if (count == 0) {
-            go_back(i, "ahead: nobody is registered any more");
+            go_back(i, "nobody is registered any more");
             return;
         }
+        set_count(&wake_next, queue, count - 1);
         change_epoch(&wake_next, queue);
         p->heal_epoch = 1;
-        p->heal_count = count & 7;
-        go(i, AHEAD_WAKE, "ahead: epoch + 1");
+        p->heal_count = (count - 1) & 7;
+        go(i, TAKEN_WAKE, "registered - 1, epoch + 1");
         return;
-    case AHEAD_WAKE:
+    case TAKEN_WAKE:
         p->one = wake_queue(&wake_next, queue, 1) != 0;
-        go(i, p->one || is(AHEAD_LOWERS_ANY_EPOCH) ? AHEAD_COUNT : HEAL, "ahead: FUTEX_WAKE 1");
-        return;
-    case AHEAD_COUNT:
-        if (count != 0 && is(AHEAD_LOWERS_ANY_EPOCH))
-            change_epoch(&wake_next, queue);
-        if (count != 0 && (p->heal_epoch || is(AHEAD_LOWERS_ANY_EPOCH)))
-            set_count(&wake_next, queue, count - 1);
-        go_back(i, "ahead: registered - 1, if the epoch is still ours");
+        if (p->one)
+            go_back(i, "FUTEX_WAKE 1: one");
+        else
+            go(i, HEAL, "FUTEX_WAKE 1: nobody slept");
         return;
     case ALL_EPOCH:
         if (count == 0) {
@@ -334,7 +341,7 @@ void before_r1(const struct state *s, int i)
             if (could)
                 p->pc = then;
             else
-                call(p, W3, side, false, TO_MOVE_ON);
+                call(p, to_wake(), side, false, TO_MOVE_ON);
             emit(WORLD, i, "a signal while it waits for the other side's lock");
         }
         return;
@@ -355,7 +362,7 @@ void before_r1(const struct state *s, int i)
                 wake_ahead(s, i, 1 - side, TO_R1);
                 return;
             }
-            call(p, W3, 1 - side, false, TO_R1);
+            call(p, to_wake(), 1 - side, false, TO_R1);
             emit(OWN, i, "the other side is overdue: wakes one");
             return;
         }

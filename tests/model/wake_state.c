@@ -74,6 +74,19 @@ unsigned most_registered(unsigned side)
     return most < 7 ? most : 7;
 }
 
+enum idle idle_of(const struct state *s, unsigned side)
+{
+    return side == READERS ? s->idle0 : s->idle1;
+}
+
+void set_idle(struct state *s, unsigned side, enum idle idle)
+{
+    if (side == READERS)
+        s->idle0 = idle & 3;
+    else
+        s->idle1 = idle & 3;
+}
+
 bool is_present(const struct state *s, unsigned side)
 {
     for (int i = 0; i < processes(); i++)
@@ -98,6 +111,7 @@ bool held_elsewhere(const struct state *s, int me)
 /* The index that a look loads first may be behind when it loads the second: by `lag`. */
 static void indices_moved(struct state *s, unsigned by_side, unsigned slots)
 {
+    set_idle(s, by_side, HAVE_MOVED);
     for (int i = 0; i < processes(); i++) {
         struct process *p = &s->p[i];
         bool looks = p->pc == R2_SECOND || p->pc == R5_SECOND || p->pc == HAND_ON_SECOND;

@@ -26,15 +26,16 @@ enum pc {
     W2_INDEX,
     NOTHING,
     EOF_LOOK,
+    SHALL_WAKE,
     UNLOCK,
     W3,
     W4,
+    W5,
     HEAL,
+    TAKE_OFF, /* a refuted protocol's W3 and W4 */
+    TAKEN_WAKE,
     ALL_EPOCH,
     ALL_WAKE,
-    AHEAD_EPOCH,
-    AHEAD_WAKE,
-    AHEAD_COUNT,
     OVERDUE,
     WAIT_LOCK,
     WAIT_LOCK_MORE,
@@ -67,7 +68,7 @@ enum pc {
     GONE,
 };
 
-/* Where the subroutines W3, W4, HEAL and ALL_* return to. */
+/* Where the subroutines W3 to W5, HEAL and ALL_* return to. */
 enum back {
     TO_MOVE_ON,
     TO_NEXT_STEP,
@@ -80,6 +81,7 @@ enum back {
     TO_R1,
 };
 
+enum idle { HAVE_MOVED, SEEN, OVERDUE_NOW };
 enum reason { CHOSEN, CHANGED, LOOK, SIGNAL };
 enum buffered { NO_STORE, INDEX_STORE, R1_STORE, CLAIM_STORE };
 
@@ -141,7 +143,9 @@ struct state {
     uint32_t deaths : 2;
     uint32_t stops : 2;
     uint32_t lost_data : 1;
-    uint32_t unused : 12;
+    uint32_t idle0 : 2; /* enum idle: readers that could go on, as an operation of writers sees them */
+    uint32_t idle1 : 2;
+    uint32_t unused : 8;
     uint32_t asleep : 30; /* both kernel queues: 2 * 5 entries of 3 bits */
     uint32_t unused2 : 2;
     struct process p[MOST];
@@ -175,6 +179,8 @@ unsigned sleeper(const struct state *s, unsigned queue, unsigned place);
 void enqueue(struct state *s, int i);
 void dequeue(struct state *s, int i);
 unsigned most_registered(unsigned side);
+enum idle idle_of(const struct state *s, unsigned side);
+void set_idle(struct state *s, unsigned side, enum idle idle);
 bool is_present(const struct state *s, unsigned side);
 bool held_elsewhere(const struct state *s, int me);
 bool ready(const struct state *s, int i);
@@ -191,6 +197,7 @@ unsigned wake_queue(struct state *s, unsigned queue, unsigned most);
 bool watches(const struct process *p, int whom, bool call);
 void wake_watchers(struct state *s, int whom, bool call, unsigned most, int but);
 void attach(const struct state *s, int i);
+enum pc to_wake(void);
 void wake_ahead(const struct state *s, int i, unsigned queue, enum back back);
 void transfer(const struct state *s, int i);
 void wake_others(const struct state *s, int i);

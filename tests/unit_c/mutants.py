@@ -207,10 +207,27 @@ MUTANTS = [
     Mutant(
         "a wake does not change the epoch",
         "wait.c",
-        "        next = with(SHMP_QUEUE_WAITERS(seen) - 1, SHMP_QUEUE_EPOCH(seen) + 1);",
-        "        next = with(SHMP_QUEUE_WAITERS(seen) - 1, SHMP_QUEUE_EPOCH(seen));",
+        "        next = with(SHMP_QUEUE_WAITERS(seen), SHMP_QUEUE_EPOCH(seen) + 1);",
+        "        next = with(SHMP_QUEUE_WAITERS(seen), SHMP_QUEUE_EPOCH(seen));",
         "test_wait",
         labels="W3",
+    ),
+    Mutant(
+        "a registration is taken off before the wake",
+        "wait.c",
+        "    fetch_add_relaxed(wakes, 1);\n    if (shmp_sys",
+        "    shmp_queue_leave(queue, SHMP_QUEUE_EPOCH(word));\n    fetch_add_relaxed(wakes, 1);\n"
+        "    if (shmp_sys",
+        "test_wait",
+        labels="W5",
+    ),
+    Mutant(
+        "nobody takes off the registration of who was woken",
+        "wait.c",
+        "    shmp_queue_leave(queue, SHMP_QUEUE_EPOCH(word));\n    return true;",
+        "    return true;",
+        "test_wait",
+        labels="W5",
     ),
     Mutant(
         "a woken writer does not hand on",

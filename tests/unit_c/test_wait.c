@@ -142,6 +142,29 @@ TEST(putting_right_spares_who_came_meanwhile)
     CHECK_EQ(epoch(), 0);
 }
 
+static uint32_t waiters_at_the_wake;
+
+static long look_and_wake(const void *address, int count)
+{
+    waiters_at_the_wake = waiters();
+    return counting_wake(address, count);
+}
+
+/* I1: a waker that dies right before it wakes leaves him asleep for as long as its death takes to be
+ * noticed.  Somebody else who sleeps behind him must not be the one that the next wake takes off. */
+TEST(who_is_not_awake_yet_is_counted)
+{
+    start_at(UINT32_MAX);
+    shmp_sys.futex_wake = look_and_wake;
+    shmp_queue_register(&queue);
+    shmp_queue_register(&queue);
+    shmp_queue_wake_one(&queue, &woken_count);
+    CHECK_EQ(waiters_at_the_wake, 2);
+    shmp_queue_register(&queue);
+    shmp_queue_wake_all(&queue);
+    CHECK_EQ(waiters_at_the_wake, 1);
+}
+
 /* ---- Sleepers ------------------------------------------------------------------------- */
 
 #define SLEEPERS 6
