@@ -197,6 +197,7 @@ long shmp_capacity_set(struct shmp_end *end, long argument)
 
 int shmp_pending(struct shmp_end *end, int *bytes)
 {
+    struct shmp_header *h = end->pipe->seg.header;
     ssize_t pending = 0;
     int r = 1;
     /* Once more beside what was finished, and no more: slots without bytes are damage. */
@@ -205,8 +206,9 @@ int shmp_pending(struct shmp_end *end, int *bytes)
         if (r < 0)
             return r;
         pending = shmp_ring_pending(&end->pipe->seg.read_side);
+        bool noted = shmp_companion_is_watched(h) && shmp_ring_put_is_noted(h);
         shmp_side_unlock(end, SHMP_SIDE_READERS);
-        if (pending == 0)
+        if (pending == 0 && noted)
             r = shmp_finish_for_the_dead(end, SHMP_SIDE_WRITERS, true);
     }
     if (r < 0)

@@ -159,6 +159,8 @@ struct shmp_turn {
     bool watched; /* it was held when the turn began */
     bool told; /* whoever looks has been told already */
     bool counted; /* for notifiers, whose relays have to be woken (notify.h) */
+    bool noted; /* by the other side, when the companion's lock was given back: by one who has died, or
+                 * who copies without that lock */
 };
 int shmp_turn_begin(struct shmp_end *end, int side, bool may_sleep, struct shmp_turn *turn);
 /* The same, for a moment, but also after the dead. */
@@ -183,9 +185,10 @@ void shmp_tell_cut_write(struct shmp_end *end);
 /* Until every turn of that side that has begun is over, or its owner dead and the ring repaired.  0,
  * -EINTR or -errno; SHMP_WOULD_SLEEP, if !may_sleep: somebody who lives is in one. */
 int shmp_pass_through(struct shmp_end *end, int side, bool may_sleep);
-/* The caller has found nothing to read (no room), but pollers may have been told otherwise by somebody
- * of the other side, `side`, who died before he made it so.  1: look again.  0: no.  As
- * shmp_pass_through, also if another one is at it. */
+/* The caller has found nothing to read (no room) in a turn beside a note of `side`, the other one: pollers
+ * may have been told otherwise by somebody who died before he made it so.  Perhaps another one has made
+ * it since, and cannot tell them again.  1: look again.  0: no.  As shmp_pass_through, also if another
+ * one is at it. */
 int shmp_finish_for_the_dead(struct shmp_end *end, int side, bool may_sleep);
 
 /* Somebody looks at this end from now on; or, O_ASYNC, wants to be told of each operation.

@@ -222,7 +222,8 @@ static ssize_t write_steps(struct shmp_end *end, struct shmp_transfer *op, bool 
         if (!over)
             tell = announce_wait(h, op, &turn, op->left < before);
         shmp_turn_end(end, SHMP_SIDE_WRITERS, &turn, wake, tell);
-        int finished = is_full ? shmp_finish_for_the_dead(end, SHMP_SIDE_READERS, may_sleep) : 0;
+        int finished =
+            is_full && turn.noted ? shmp_finish_for_the_dead(end, SHMP_SIDE_READERS, may_sleep) : 0;
         if (finished == 1)
             continue;
         if (finished < 0)
@@ -354,7 +355,7 @@ static ssize_t read_steps(struct shmp_end *end, struct shmp_transfer *op, bool m
             count_locked(&h->r.calls, 1);
         bool over = op->done > 0 || (r != SHMP_WOULD_SLEEP && r != 1);
         shmp_turn_end(end, SHMP_SIDE_READERS, &turn, wake, over);
-        if (op->done == 0 && is_nothing(r)) {
+        if (op->done == 0 && is_nothing(r) && turn.noted) {
             int finished = shmp_finish_for_the_dead(end, SHMP_SIDE_WRITERS, may_sleep);
             if (finished == 1)
                 continue;
@@ -401,7 +402,9 @@ ssize_t shmp_read_begin(struct shmp_end *end, size_t n, struct shmp_turn *turn)
         if (r == 0)
             r = nothing_there(end, turn);
         shmp_turn_end(end, SHMP_SIDE_READERS, turn, false, r != SHMP_WOULD_SLEEP && r != 1);
-        int finished = is_nothing(r) ? shmp_finish_for_the_dead(end, SHMP_SIDE_WRITERS, false) : 0;
+        int finished = is_nothing(r) && turn->noted
+                           ? shmp_finish_for_the_dead(end, SHMP_SIDE_WRITERS, false)
+                           : 0;
         if (finished == 0 && r != 1)
             return r;
         if (finished < 0)

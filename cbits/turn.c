@@ -152,6 +152,12 @@ static bool lock_companion_soon(struct shmp_live *live)
     return true;
 }
 
+/* Of puts by writers, of takes by readers. */
+static bool is_noted(struct shmp_header *h, int side)
+{
+    return side == SHMP_SIDE_READERS ? shmp_ring_take_is_noted(h) : shmp_ring_put_is_noted(h);
+}
+
 /* ---- Turns ---------------------------------------------------------------------- */
 
 static int begin(struct shmp_end *end, int side, enum shmp_patience patience, struct shmp_turn *turn)
@@ -224,6 +230,7 @@ void shmp_turn_end(struct shmp_end *end, int side, struct shmp_turn *turn, bool 
     bool later = tell && !turn->held;
     if (tell && turn->held)
         shmp_companion_sync_locked(live, end->fd, end->mode, op);
+    turn->noted = turn->held && is_noted(h, shmp_other_side(side));
     shmp_turn_pause(end, turn);
     shmp_side_unlock(end, side);
     if (wake)
@@ -283,14 +290,11 @@ int shmp_pass_through(struct shmp_end *end, int side, bool may_sleep)
 int shmp_finish_for_the_dead(struct shmp_end *end, int side, bool may_sleep)
 {
     struct shmp_header *h = end->pipe->seg.header;
-    bool readers = side == SHMP_SIDE_READERS;
-    if (!shmp_companion_is_watched(h) ||
-        !(readers ? shmp_ring_take_is_noted(h) : shmp_ring_put_is_noted(h)))
-        return 0;
-    int r = shmp_pass_through(end, side, may_sleep);
+    int r = is_noted(h, side) ? shmp_pass_through(end, side, may_sleep) : 0;
     if (r < 0)
         return r;
-    return readers ? !shmp_ring_looks_full(h, shmp_max_usage(h)) : !shmp_ring_looks_empty(h);
+    return side == SHMP_SIDE_READERS ? !shmp_ring_looks_full(h, shmp_max_usage(h))
+                                     : !shmp_ring_looks_empty(h);
 }
 
 #define LOOKS 100

@@ -343,22 +343,22 @@ MUTANTS = [
     Mutant(
         "a reader that finds nothing does not ask for a dead writer's note",
         "transfer.c",
-        "        if (op->done == 0 && is_nothing(r)) {\n",
+        "        if (op->done == 0 && is_nothing(r) && turn.noted) {\n",
         "        if (false) {\n",
         "test_levels",
     ),
     Mutant(
         "nor does a read in two halves",
         "transfer.c",
-        "is_nothing(r) ? shmp_finish_for_the_dead(end, SHMP_SIDE_WRITERS, false) : 0;",
-        "is_nothing(r) ? 0 : 0;",
+        "is_nothing(r) && turn->noted\n",
+        "false\n",
         "test_levels",
     ),
     Mutant(
         "a writer that finds no room does not ask for a dead reader's note",
         "transfer.c",
-        "is_full ? shmp_finish_for_the_dead(end, SHMP_SIDE_READERS, may_sleep) : 0;",
-        "is_full ? 0 : 0;",
+        "is_full && turn.noted ?",
+        "false ?",
         "test_levels",
     ),
     Mutant(
