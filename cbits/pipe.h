@@ -165,9 +165,11 @@ struct shmp_turn {
 int shmp_turn_begin(struct shmp_end *end, int side, bool may_sleep, struct shmp_turn *turn);
 /* The same, for a moment, but also after the dead. */
 int shmp_turn_try(struct shmp_end *end, int side, struct shmp_turn *turn);
-/* Lets the companion go, until the next foretell. */
+/* Lets the companion go, until the next hold. */
 void shmp_turn_pause(struct shmp_end *end, struct shmp_turn *turn);
-/* Before each step that may make a poller get up. */
+/* Before each step that may make a poller get up.  hold: has the companion's lock if somebody looks;
+ * false: nobody is to be told.  foretell: then, with the step noted. */
+bool shmp_turn_hold(struct shmp_end *end, int side, struct shmp_turn *turn);
 void shmp_turn_foretell(struct shmp_end *end, int side, struct shmp_turn *turn);
 /* wake: one of the other side.  tell: this operation is over or has changed something, so
  * whoever looks is told. */

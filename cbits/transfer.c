@@ -26,10 +26,12 @@ static int damaged(int r)
     return r;
 }
 
-static inline void foretell(struct shmp_end *end, int side, struct shmp_turn *turn)
+/* A step is noted in the companion's lock: a sync that sees the note of one who lives, and is not in it,
+ * would leave pollers told of what may not come for long. */
+static inline bool hold(struct shmp_end *end, int side, struct shmp_turn *turn)
 {
-    if (turn->held || shmp_companion_is_watched(end->pipe->seg.header))
-        shmp_turn_foretell(end, side, turn);
+    return turn->held || (shmp_companion_is_watched(end->pipe->seg.header) &&
+                          shmp_turn_hold(end, side, turn));
 }
 
 /* ---- write --------------------------------------------------------------------- */
@@ -78,8 +80,10 @@ static int put_all(struct shmp_end *end, struct shmp_transfer *op, struct shmp_t
         r = shmp_ring_fill(ring, &op->cursor, op->left, packet, &put);
         if (r < 0 || put.bytes == 0)
             break;
+        bool tells = hold(end, SHMP_SIDE_WRITERS, turn);
         shmp_ring_note_put(ring, &put);
-        foretell(end, SHMP_SIDE_WRITERS, turn);
+        if (tells)
+            shmp_turn_foretell(end, SHMP_SIDE_WRITERS, turn);
         bool ahead = shmp_wake_ahead(end->pipe, SHMP_SIDE_READERS);
         shmp_ring_commit(ring, &put);
         op->left -= put.bytes;
@@ -283,8 +287,10 @@ static int take_all(struct shmp_end *end, struct shmp_transfer *op, struct shmp_
         if (r < 0 || taken.bytes == 0)
             break;
         if (taken.tail != taken.old_tail) {
+            bool tells = hold(end, SHMP_SIDE_READERS, turn);
             shmp_ring_note_take(ring, &taken);
-            foretell(end, SHMP_SIDE_READERS, turn);
+            if (tells)
+                shmp_turn_foretell(end, SHMP_SIDE_READERS, turn);
         }
         bool ahead = taken.tail != taken.old_tail && shmp_wake_ahead(end->pipe, SHMP_SIDE_WRITERS);
         shmp_ring_consume(ring, &taken);

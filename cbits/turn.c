@@ -200,21 +200,27 @@ void shmp_turn_pause(struct shmp_end *end, struct shmp_turn *turn)
     turn->held = false;
 }
 
-void shmp_turn_foretell(struct shmp_end *end, int side, struct shmp_turn *turn)
+bool shmp_turn_hold(struct shmp_end *end, int side, struct shmp_turn *turn)
 {
     struct shmp_header *h = end->pipe->seg.header;
     if (!turn->held) {
         if (!shmp_companion_is_watched(h) || !has_to_tell(h, side))
-            return;
+            return false;
         /* In the middle of an operation there is no way back, so this waits inside the ring
          * lock; whoever wants that lock would wait for the companion's, too.  But a looker that
          * came in this turn waits for its end, and sees what it did (L2). */
         if (turn->watched)
             shmp_companion_lock_now(&end->pipe->live);
         else if (!shmp_companion_lock(&end->pipe->live, SHMP_LOCK_TRY))
-            return;
+            return false;
         turn->held = true;
     }
+    return true;
+}
+
+void shmp_turn_foretell(struct shmp_end *end, int side, struct shmp_turn *turn)
+{
+    struct shmp_header *h = end->pipe->seg.header;
     bool told = side == SHMP_SIDE_WRITERS ? shmp_companion_foretell_write(h, end->fd)
                                           : shmp_companion_foretell_read(h, end->fd);
     turn->told = turn->told || told;

@@ -240,7 +240,7 @@ MUTANTS = [
         "the later steps of a long write are not foretold",
         "turn.c",
         "    if (!turn->held) {\n",
-        "    if (!turn->held)\n        return;\n    if (!turn->held) {\n",
+        "    if (!turn->held)\n        return false;\n    if (!turn->held) {\n",
         "test_turn",
         labels="F",
     ),
@@ -327,8 +327,10 @@ MUTANTS = [
     Mutant(
         "a put is noted when it has been told",
         "transfer.c",
-        "shmp_ring_note_put(ring, &put);\n        foretell(end, SHMP_SIDE_WRITERS, turn);\n",
-        "foretell(end, SHMP_SIDE_WRITERS, turn);\n        shmp_ring_note_put(ring, &put);\n",
+        "        shmp_ring_note_put(ring, &put);\n        if (tells)\n"
+        "            shmp_turn_foretell(end, SHMP_SIDE_WRITERS, turn);\n",
+        "        if (tells)\n            shmp_turn_foretell(end, SHMP_SIDE_WRITERS, turn);\n"
+        "        shmp_ring_note_put(ring, &put);\n",
         "test_levels",
         labels="companion-sync V",
     ),
