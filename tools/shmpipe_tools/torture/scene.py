@@ -38,6 +38,8 @@ SHORT = 0.002
 
 # Those who kill and replace must get a processor among those who are always busy.
 ACTORS_NICE = 5
+# For those who are killed between "the board is full" and the end of the play.
+SPARE_INCARNATIONS = 1024
 
 
 class Scene:
@@ -105,9 +107,10 @@ class Scene:
         board = self.board
         writes = slot >= self.episode.readers
         number = self._incarnation + 1
+        if number > INCARNATIONS - SPARE_INCARNATIONS:
+            board.note_full()  # those who die until the play is over are replaced, too
         if number + 2 > INCARNATIONS:
-            board.note_full()
-            return
+            raise HangError("the play does not end: no incarnation is left")
         self._incarnation += 2  # the next one is its understudy's
         for each in (slot, slot + UNDERSTUDIES):
             logged = board.get(each, Word.LOGGED)
