@@ -150,8 +150,12 @@ class Scene:
             os._exit(EXIT_FAILED)
 
     def reap(self) -> None:
-        """Buries those who have ended, and replaces them while the play goes on."""
-        while True:
+        """Buries those who have ended, and replaces them while the play goes on.
+
+        Not more than there were at first: a tormentor may kill as fast as this replaces, and then the
+        play would never end.
+        """
+        for _ in range(len(self.cast) + 1):
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
             except ChildProcessError:
