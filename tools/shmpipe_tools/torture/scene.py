@@ -152,8 +152,8 @@ class Scene:
     def reap(self) -> None:
         """Buries those who have ended, and replaces them while the play goes on.
 
-        Not more than there were at first: a tormentor may kill as fast as this replaces, and then the
-        play would never end.
+        Not more than there were at first: a tormentor may kill as fast as this replaces, and then
+        the play would never end.
         """
         for _ in range(len(self.cast) + 1):
             try:
