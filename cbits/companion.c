@@ -83,11 +83,13 @@ int shmp_companion_create(int fds[2])
 
 int shmp_companion_is_fresh(int fd)
 {
+    int queued = 0;
     long size = shmp_sys.fcntl(fd, F_GETPIPE_SZ, 0);
     if (size < 0)
         return (int)size;
     if (size == COMPANION_BYTES / 2)
-        return 2;
+        /* Also one whose free slots were taken away; but that has bytes, and a new one none. */
+        return shmp_sys.ioctl(fd, FIONREAD, &queued) == 0 && queued > 0 ? 0 : 2;
     return size != COMPANION_BYTES && size != COMPANION_BYTES / 4 && size != COMPANION_BYTES * 2;
 }
 

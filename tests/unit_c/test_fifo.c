@@ -9,6 +9,7 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 
 #include "seg.h"
 #include "sys.h"
@@ -266,6 +267,37 @@ TEST(a_life_killed_when_it_was_full_leaves_nothing)
     CHECK_EQ(shmp_close(writer), 0);
     CHECK_EQ(shmp_close(both), 0);
     CHECK_EQ(shmp_unlink(name), 0);
+}
+
+/* A fork child that has not run yet holds its ends, and is in no table.  The companion whose free slots
+ * were taken away has the size that the kernel gives to new pipes of users above their limit. */
+TEST(a_life_goes_on_in_a_child_that_nobody_has_seen)
+{
+    const char *name = unit_name();
+    int pending = -1;
+    int leave = unit_gate();
+    CHECK_EQ(shmp_mkfifo(name, 0600), 0);
+    shmp_end *both = open_now(name, O_RDWR);
+    CHECK(shmp_fileno(both) >= 0);
+    CHECK_EQ(shmp_write(both, bytes, 65536), 65536);
+    CHECK_EQ(fcntl(shmp_fileno(both), F_SETPIPE_SZ, 2 * SHMP_PAGE), 2 * SHMP_PAGE);
+    CHECK(ioctl(shmp_fileno(both), FIONREAD, &pending) == 0 && pending > 0);
+    pid_t child = (pid_t)syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0); /* no fork handler runs */
+    if (child == 0) {
+        uint64_t passed;
+        while (read(leave, &passed, sizeof passed) < 0)
+            ;
+        syscall(SYS_exit_group, 0);
+    }
+    CHECK_EQ(shmp_close(both), 0);
+    both = open_now(name, O_RDWR);
+    CHECK_EQ(shmp_ioctl(both, FIONREAD, &pending), 0);
+    CHECK_EQ(pending, 65536);
+    unit_pass(leave);
+    CHECK_EQ(waitpid(child, NULL, 0), child);
+    CHECK_EQ(shmp_close(both), 0);
+    CHECK_EQ(shmp_unlink(name), 0);
+    close(leave);
 }
 
 TEST(an_open_pipe_survives_its_name)
