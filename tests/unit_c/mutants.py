@@ -449,7 +449,7 @@ MUTANTS = [
         "attach.c",
         "    pthread_mutex_unlock(&registry_mutex);\n    free(end);\n",
         "    pthread_mutex_unlock(&registry_mutex);\n",
-        "poll_takes_handles",
+        "an_open_pipe_survives_its_name",
         "asan",
     ),
     Mutant(
