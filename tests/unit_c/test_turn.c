@@ -322,7 +322,7 @@ TEST(a_turn_that_began_before_the_first_look_waits_for_nobody)
         pid_t owner = stopped_in_the_companions_lock(ends[0]);
         CHECK_EQ(shmp_turn_begin(ends[side], side, false, &turn), 0);
         shmp_companion_announce(header(), SHMP_POLL_READERS | SHMP_POLL_WRITERS);
-        shmp_turn_foretell(ends[side], side, &turn);
+        CHECK(!shmp_turn_hold(ends[side], side, &turn));
         CHECK(!turn.held);
         shmp_turn_end(ends[side], side, &turn, false, true);
         CHECK_EQ(load_relaxed(side == SHMP_SIDE_READERS ? &header()->r.lock : &header()->w.lock), 0);
