@@ -324,11 +324,15 @@ class Scene:
         return rest and all(self._sleeps(slot) for slot in writers)
 
     def _kill_last(self, victims: list[int], survivors: list[int], what: str) -> None:
-        manners = {slot: self._manner_of(slot) for slot in survivors}
+        company = self._company(survivors)
+        manners = {slot: self._manner_of(slot) for slot in survivors if slot not in company}
         self.kill(victims[1:])
         pid = next(pid for pid, slot in self.cast.items() if slot == victims[0])
+        dying = [pid] + [each for each, slot in self.cast.items() if slot in company]
+        self.rng.shuffle(dying)
         killed_at = monotonic_ns()
-        os.kill(pid, signal.SIGKILL)
+        for each in dying:
+            os.kill(each, signal.SIGKILL)
         asleep: set[int] = set()
         reaped_at = 0
 
@@ -347,7 +351,13 @@ class Scene:
             self.delays.setdefault(f"{what} {manner}", []).append(delay)
             if slot in asleep:
                 self.findings.append(f"slot {slot} ({manner}) slept on, {what} after {delay:.3f} s")
-        self._count(what)
+        self._count(f"{what} in company" if company else what)
+
+    def _company(self, survivors: list[int]) -> list[int]:
+        """Who is killed with the last peer: the wake that its death gives them dies with them."""
+        if self.rng.random() < 0.5:
+            return []
+        return self.rng.sample(survivors, self.rng.randint(0, len(survivors) - 1))
 
     def _manner_of(self, slot: int) -> str:
         return "polling" if self.board.get(slot, Word.CALL) == Call.POLL else "blocked"
