@@ -73,7 +73,8 @@ struct shmp_holder {
     _Atomic uint64_t start_ns; /* CLOCK_BOOTTIME of the attach, for people */
     _Atomic uint32_t introduced; /* SHMP_INTRODUCED: queues whose sleepers all watch us */
     _Atomic uint32_t notifiers;  /* SHMP_NOTIFY_*: its notifiers on ends of that side */
-    uint32_t reserved[2];
+    _Atomic uint32_t record_place; /* this pipe's words there */
+    uint32_t reserved;
 };
 #define SHMP_INTRODUCED(side) (1u << (side))
 #define SHMP_RELAYS(side) (2 + (side)) /* the same, for relays of notifiers: they take it away */
@@ -85,22 +86,33 @@ _Static_assert(sizeof(struct shmp_holder) == 64, "a holder entry is one cache li
 
 /* ---- Process record ----------------------------------------------------------- */
 
-/* A sealed memfd of one page, mapped writable by its process only.  Each life word
- * lies in a robust process-shared mutex that the process locks once: at its death
- * the kernel sets FUTEX_OWNER_DIED there and wakes one sleeper per word.  Several
- * words, so that several sleepers of one process's peers are woken at once. */
-#define SHMP_LIFE_WORDS 32u
-/* The same, but locked only while a call of the process sleeps or still owes a hand-on:
- * whoever waits behind it in a queue must hear of its death, and nobody of its exit. */
-#define SHMP_CALL_WORDS 8u
-#define SHMP_RECORD_WORDS (SHMP_LIFE_WORDS + SHMP_CALL_WORDS)
+/* A sealed memfd, mapped writable by its process only.  Each word lies in a robust process-shared
+ * mutex that the process locks once: at its death the kernel sets FUTEX_OWNER_DIED there, and wakes
+ * one of those who sleep on the word.  That one may be killed before it has woken the others: so
+ * only those sleep on one word who hear of each other's deaths, and each pipe that the process
+ * holds has words of its own. */
+enum shmp_record_word {
+    SHMP_WORD_LIFE,  /* for sleepers in the pipe's queues */
+    /* For those of the same side: locked only while a call of the process sleeps or still owes a
+     * hand-on, so that they hear of its death, and nobody of its exit. */
+    SHMP_WORD_CALL,
+    SHMP_WORD_RELAY, /* for relays of notifiers */
+    SHMP_WORD_LOCK,  /* for those who wait for a lock, 40 ms at most */
+    SHMP_PLACE_WORDS,
+};
+#define SHMP_RECORD_BYTES (4u * SHMP_PAGE)
+#define SHMP_RECORD_PLACES 85u
+/* Shared by all pipes for which no place was left: sleepers there also look by themselves. */
+#define SHMP_COMMON_PLACE 0u
+#define SHMP_MUTEX_BYTES 48u
 #define SHMP_RECORD_MAGIC UINT64_C(0x64726365725f6873)
 struct shmp_record {
     uint64_t magic;
-    uint32_t word_offset[SHMP_RECORD_WORDS]; /* byte offset of each word in this page */
-    alignas(64) unsigned char mutexes[SHMP_RECORD_WORDS * 48];
+    uint32_t word_offset; /* of the futex word in each mutex: the C library's choice */
+    alignas(64) unsigned char
+        mutexes[SHMP_RECORD_PLACES][SHMP_PLACE_WORDS][SHMP_MUTEX_BYTES];
 };
-_Static_assert(sizeof(struct shmp_record) <= SHMP_PAGE, "a record is one page");
+_Static_assert(sizeof(struct shmp_record) <= SHMP_RECORD_BYTES, "a record holds its places");
 
 /* ---- Description table -------------------------------------------------------- */
 

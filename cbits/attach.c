@@ -180,6 +180,17 @@ static void fork_parent(void)
     pthread_mutex_unlock(&registry_mutex);
 }
 
+/* A handler may fork in a sleep that the kernel then restarts in the child, too: there nobody is
+ * registered for it, and the words are those that the parent watched.  So it finds the epoch changed. */
+static void sleep_anew(const struct shmp_pipe *pipe)
+{
+    for (struct shmp_call *call = shmp_live_calls(); call; call = call->outer)
+        if (call->live == &pipe->live && call->queue) {
+            shmp_queue_register(call->queue);
+            shmp_queue_step_epoch(call->queue);
+        }
+}
+
 static void end_free(struct shmp_end *end);
 static void pipe_put(struct shmp_pipe *pipe);
 
@@ -213,6 +224,7 @@ static void fork_child(void)
         }
         publish_counts(p);
         announce(p);
+        sleep_anew(p);
         pipe_put(p);
     }
     pthread_mutex_unlock(&registry_mutex);

@@ -260,7 +260,7 @@ static bool must_sleep(struct shmp_end *end, int side, struct shmp_watch *watch)
     return !shmp_side_is_hung_up(end, other);
 }
 
-int shmp_wait_side(struct shmp_end *end, int side, bool any_handler, bool looked)
+static int wait_side(struct shmp_end *end, int side, bool any_handler, bool looked)
 {
     struct shmp_pipe *pipe = end->pipe;
     struct shmp_header *h = pipe->seg.header;
@@ -329,4 +329,13 @@ int shmp_wait_side(struct shmp_end *end, int side, bool any_handler, bool looked
         /* A long wait: time to see to it that others can watch us. */
         shmp_renew();
     }
+}
+
+int shmp_wait_side(struct shmp_end *end, int side, bool any_handler, bool looked)
+{
+    struct shmp_call *call = shmp_live_calls();
+    call->queue = shmp_side_queue(end->pipe->seg.header, side); /* for a handler's fork child */
+    int r = wait_side(end, side, any_handler, looked);
+    call->queue = NULL;
+    return r;
 }

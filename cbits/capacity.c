@@ -188,10 +188,11 @@ long shmp_capacity_set(struct shmp_end *end, long argument)
         return -EINVAL;
     /* A writer that resizes owes sleeping writers a wake, and of their own side they watch the
      * calls alone (watch.h). */
-    if (shmp_record_enter_call())
+    struct shmp_call call;
+    if (shmp_live_enter_call(&end->pipe->live, &call))
         shmp_renew();
     long r = set_capacity(end, shmp_slots_for(wanted));
-    shmp_record_leave_call();
+    shmp_live_leave_call(&call);
     return r;
 }
 

@@ -321,7 +321,7 @@ static ssize_t wait_turn(PyObject *self, struct shmp_end *end)
 
 /* Until there is something to read, or the end.  0, or -errno, -EINTR with an exception.
  * The caller holds the end. */
-static ssize_t wait_readable(PyObject *self, struct shmp_end *end, bool *slept)
+static ssize_t wait_readable(PyObject *self, struct shmp_end *end, struct shmp_call *call)
 {
     ssize_t r = 0;
     PyThreadState *saved;
@@ -336,9 +336,8 @@ static ssize_t wait_readable(PyObject *self, struct shmp_end *end, bool *slept)
             r = -EINTR;
             break;
         }
-        if (!*slept && shmp_record_enter_call()) /* the caller leaves it */
-            shmp_renew();
-        *slept = true;
+        if (call->live == NULL && shmp_live_enter_call(&end->pipe->live, call))
+            shmp_renew(); /* the caller leaves it */
         saved = PyEval_SaveThread();
         r = shmp_wait_side(end, SHMP_SIDE_READERS, false, true);
         PyEval_RestoreThread(saved);
@@ -368,7 +367,7 @@ static PyObject *base_read(PyObject *self, PyObject *const *args, Py_ssize_t nar
         return PyObject_CallMethod(self, "readall", NULL);
     if (size > 0x7ffff000)
         size = 0x7ffff000;
-    bool slept = false;
+    struct shmp_call call = {0};
     ssize_t r;
     PyObject *bytes = read_now(end, (size_t)size, &r);
     if (r == SHMP_WOULD_SLEEP) {
@@ -380,13 +379,13 @@ static PyObject *base_read(PyObject *self, PyObject *const *args, Py_ssize_t nar
             bool blocks = (shmp_flags(end) & O_NONBLOCK) == 0;
             r = busy || !blocks ? wait_turn(self, end) : 0;
             if (r == 0 && blocks)
-                r = wait_readable(self, end, &slept);
+                r = wait_readable(self, end, &call);
             if (r == 0)
                 bytes = read_now(end, (size_t)size, &r);
         }
-        if (slept) {
+        if (call.live) {
             shmp_hand_on(end, SHMP_SIDE_READERS);
-            shmp_record_leave_call();
+            shmp_live_leave_call(&call);
         }
         shmp_end_release(end);
     }

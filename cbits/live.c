@@ -5,7 +5,6 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "atomic.h"
@@ -44,15 +43,57 @@ static uint32_t holder_limit(const struct shmp_live *live)
     return limit < SHMP_HOLDERS ? limit : SHMP_HOLDERS;
 }
 
+static _Thread_local struct shmp_call *calls;
+
+struct shmp_call *shmp_live_calls(void)
+{
+    return calls;
+}
+
+bool shmp_live_enter_call(struct shmp_live *live, struct shmp_call *call)
+{
+    *call = (struct shmp_call){.outer = calls, .live = live};
+    calls = call;
+    return shmp_record_enter_call(live->place);
+}
+
+void shmp_live_leave_call(struct shmp_call *call)
+{
+    struct shmp_call **link = &calls;
+    while (*link != call)
+        link = &(*link)->outer;
+    *link = call->outer;
+    shmp_record_leave_call(call->live->place);
+    call->live = NULL;
+}
+
+/* With the calls of this thread, which is the only one that can have any in a pipe without a
+ * place of its own: in a fork child. */
+static void move_to(struct shmp_live *live, uint32_t place)
+{
+    for (struct shmp_call *call = calls; call; call = call->outer)
+        if (call->live == live) {
+            shmp_record_leave_call(live->place);
+            shmp_record_enter_call(place);
+        }
+    live->place = place;
+}
+
 static int publish_record(struct shmp_live *live, struct shmp_holder *h)
 {
     struct shmp_record_id id = {0};
-    int r = shmp_record_self(&id);
-    /* No descriptor or no memory: say so now.  Where the C library hides its mutexes we go on,
-     * merely noticed later; the record lock still proves us. */
-    if (r < 0 && r != -ENOSYS)
-        return r;
+    int r;
+    do { /* again, if its thread ended while we took our place there */
+        r = shmp_record_self(&id);
+        /* No descriptor or no memory: say so now.  Where the C library hides its mutexes we go
+         * on, merely noticed later; the record lock still proves us. */
+        if (r < 0 && r != -ENOSYS)
+            return r;
+        if (r == 0 && live->place == SHMP_COMMON_PLACE)
+            move_to(live, shmp_record_take_place());
+    } while (r == 0 && !shmp_record_is_fresh(id.seq));
     store_relaxed(&h->pid, (uint32_t)getpid());
+    store_relaxed(&h->record_place, live->place);
     store_relaxed(&h->record_fd, id.fd);
     store_relaxed(&h->record_dev, id.dev);
     store_relaxed(&h->record_ino, id.ino);
@@ -157,6 +198,7 @@ void shmp_live_close(struct shmp_live *live)
         drop_index(live, (uint32_t)live->index);
         live->index = -1;
     }
+    shmp_record_give_place(live->place);
     pthread_mutex_destroy(&live->mutex);
 }
 
@@ -168,6 +210,10 @@ int shmp_live_fork_child(struct shmp_live *live)
             if (live->peers[i])
                 store_relaxed(&live->peers[i]->refs, 1);
     live->index = -1;
+    live->place = SHMP_COMMON_PLACE; /* of a record that is not there yet */
+    for (struct shmp_call *call = calls; call; call = call->outer)
+        if (call->live == live)
+            shmp_record_enter_call(live->place);
     return shmp_live_claim(live);
 }
 
@@ -233,8 +279,8 @@ void shmp_peer_put(struct shmp_peer *peer)
     /* Both: what others did with the page is over when the last one unmaps it. */
     if (atomic_fetch_sub_explicit(&peer->refs, 1, memory_order_acq_rel) != 1)
         return;
-    if (peer->page)
-        shmp_record_unmap(peer->page);
+    if (peer->record)
+        shmp_record_unmap(peer->record);
     free(peer);
 }
 
@@ -250,7 +296,9 @@ static struct shmp_peer *peer_new(const struct shmp_holder *h, uint32_t gen, uin
     peer->gen = gen;
     peer->record_seq = seq;
     peer->id = id;
-    peer->page = id.ino ? shmp_record_map(load_relaxed(&h->pid), &id, peer->word_offset) : NULL;
+    peer->place = load_relaxed(&h->record_place);
+    if (id.ino && peer->place < SHMP_RECORD_PLACES)
+        peer->record = shmp_record_map(load_relaxed(&h->pid), &id, &peer->word_offset);
     return peer;
 }
 
@@ -277,28 +325,6 @@ struct shmp_peer *shmp_peer_get(struct shmp_live *live, uint32_t index)
     return peer;
 }
 
-static const _Atomic uint32_t *word_at(const struct shmp_peer *peer, uint32_t first, uint32_t count)
-{
-    /* Different threads take different words: the kernel wakes one sleeper per word. */
-    static _Thread_local uint32_t own = 0;
-    if (peer->page == NULL)
-        return NULL;
-    if (own == 0)
-        own = ((uint32_t)syscall(SYS_gettid) * 2654435761u >> 16) | 0x10000u;
-    return (const _Atomic uint32_t *)(const void *)(peer->page +
-                                                    peer->word_offset[first + own % count]);
-}
-
-const _Atomic uint32_t *shmp_peer_word(const struct shmp_peer *peer)
-{
-    return word_at(peer, 0, SHMP_LIFE_WORDS);
-}
-
-const _Atomic uint32_t *shmp_peer_call_word(const struct shmp_peer *peer)
-{
-    return word_at(peer, SHMP_LIFE_WORDS, SHMP_CALL_WORDS);
-}
-
 bool shmp_holder_is_dead(struct shmp_live *live, uint32_t index, uint32_t gen)
 {
     const struct shmp_holder *h = &live->seg->holders[index];
@@ -314,7 +340,7 @@ bool shmp_holder_is_dead(struct shmp_live *live, uint32_t index, uint32_t gen)
     struct shmp_peer *peer = shmp_peer_get(live, index);
     if (peer == NULL)
         return false; /* out of memory: no proof */
-    const _Atomic uint32_t *word = shmp_peer_word(peer);
+    const _Atomic uint32_t *word = shmp_peer_word(peer, SHMP_WORD_LIFE);
     bool dead = word == NULL || shmp_life_is_marked(load_acquire(word));
     /* The thread of its words may have ended, and its record locks be gone for the moment of a
      * close() (m14): but its record is open as long as any of its threads runs. */

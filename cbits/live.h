@@ -24,9 +24,18 @@ struct shmp_peer {
     _Atomic unsigned refs; /* one of them is the table's: others are taken under shmp_live.mutex */
     uint32_t gen;
     uint32_t record_seq;
-    const unsigned char *page; /* NULL: its record cannot be reached from here */
+    const struct shmp_record *record; /* NULL: cannot be reached from here */
     struct shmp_record_id id;
-    uint32_t word_offset[SHMP_RECORD_WORDS];
+    uint32_t word_offset;
+    uint32_t place; /* its words for this pipe */
+};
+
+/* A call of this thread that sleeps, or owes a hand-on: of the same thread, signal handlers' calls
+ * are inside others.  A fork child goes on with them. */
+struct shmp_call {
+    struct shmp_call *outer;
+    struct shmp_live *live; /* NULL: not entered */
+    struct shmp_queue *queue; /* where it has registered, or is about to */
 };
 
 /* This process among the holders of one segment. */
@@ -36,6 +45,7 @@ struct shmp_live {
     int index; /* -1: the table was full, or we are a child that has not claimed yet */
     uint32_t gen;
     uint32_t record_seq;
+    uint32_t place; /* our words for this pipe in our record */
     _Atomic uint32_t introduced; /* our bits of the entry */
     _Atomic uint32_t debts[2]; /* sleepers by side that may not watch us; 0: not counted (presence.c) */
     struct shmp_peer **peers; /* by holder index, allocated at first use */
@@ -68,6 +78,12 @@ void shmp_holder_dismiss(struct shmp_live *live, uint32_t index, int side);
 bool shmp_holder_is_introduced(struct shmp_live *live, uint32_t index, int side);
 /* Publishes a fresh record if the present one was marked by a thread's exit. */
 void shmp_live_renew(struct shmp_live *live);
+/* From before a call registers as a sleeper until it has handed on: others hear of our death.
+ * true: only after shmp_renew(). */
+bool shmp_live_enter_call(struct shmp_live *live, struct shmp_call *call);
+void shmp_live_leave_call(struct shmp_call *call);
+/* The innermost of this thread's calls. */
+struct shmp_call *shmp_live_calls(void);
 
 /* This process's owner value for lock words; 0 while it has no entry. */
 static inline uint32_t shmp_live_owner(const struct shmp_live *live)
@@ -82,11 +98,20 @@ static inline uint32_t shmp_live_owner(const struct shmp_live *live)
 struct shmp_peer *shmp_peer_get(struct shmp_live *live, uint32_t index);
 void shmp_peer_put(struct shmp_peer *peer);
 
-/* The life word of a peer that the calling thread should watch; NULL if unreachable. */
-const _Atomic uint32_t *shmp_peer_word(const struct shmp_peer *peer);
-/* The same for its calls: 0 while none of them sleeps. */
-const _Atomic uint32_t *shmp_peer_call_word(const struct shmp_peer *peer);
-/* What the word reads while the process lives. */
+/* The word of a peer that such a waiter should watch; NULL if unreachable.  A call word reads 0
+ * while no call of its sleeps. */
+static inline const _Atomic uint32_t *shmp_peer_word(const struct shmp_peer *peer,
+                                                     enum shmp_record_word word)
+{
+    return peer->record ? shmp_record_word(peer->record, peer->word_offset, peer->place, word)
+                        : NULL;
+}
+/* Others sleep on its words of whom we may not hear: look from time to time. */
+static inline bool shmp_peer_is_common(const struct shmp_peer *peer)
+{
+    return peer->place == SHMP_COMMON_PLACE;
+}
+/* Not what the word reads while the process lives. */
 static inline bool shmp_life_is_marked(uint32_t value)
 {
     return value == 0 || (value & 0x40000000u) != 0; /* FUTEX_OWNER_DIED */

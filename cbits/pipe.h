@@ -206,7 +206,7 @@ struct shmp_transfer {
     bool merged; /* the one chance to merge is gone (WR-3) */
     bool announced; /* that it waits: once for each wait (IO-4) */
     bool slept;  /* owes a hand-on (WK-3) */
-    bool in_call; /* and its call words are locked until it has paid */
+    struct shmp_call call; /* others watch it until it has paid */
     bool looked; /* the caller has just spun, and looked for signals: sleep at once */
     bool signalled; /* a handler has run: not to sleep any more */
     enum { SHMP_RESTARTS_UNKNOWN, SHMP_RESTARTS, SHMP_RESTARTS_NOT } restarts; /* has a handler that does */

@@ -30,7 +30,7 @@ static bool holder_is_alive(struct shmp_pipe *pipe, int side, uint32_t i, struct
     struct shmp_peer *peer = shmp_peer_get(live, i);
     if (peer == NULL)
         return false;
-    const _Atomic uint32_t *word = shmp_peer_word(peer);
+    const _Atomic uint32_t *word = shmp_peer_word(peer, SHMP_WORD_LIFE);
     uint32_t value = word ? load_acquire(word) : 0;
     bool alive = !shmp_life_is_marked(value) && SHMP_STATE_GEN(state) == peer->gen;
     if (alive && seen)

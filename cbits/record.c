@@ -1,12 +1,14 @@
-/* record.c - the process record: one sealed page whose robust futexes say that we live.
+/* record.c - the process record: sealed pages whose robust futexes say that we live.
  *
- * Each life word is the futex word of a robust process-shared mutex that this process
+ * Each word is the futex word of a robust process-shared mutex that this process
  * locks once and never unlocks.  When the locking thread is gone the kernel sets
  * FUTEX_OWNER_DIED in each and wakes one sleeper per word, if FUTEX_WAITERS is set
  * (m10): so we set that bit ourselves.
  *
- * The page is never unmapped while its thread lives: the thread's robust list runs
- * through it (m7).  Peers cannot write to it: F_SEAL_FUTURE_WRITE leaves this
+ * A place that no pipe has reads 0, which the kernel does not mark, and peers do not believe.
+ *
+ * The pages are never unmapped while their thread lives: the thread's robust list runs
+ * through them (m7).  Peers cannot write to them: F_SEAL_FUTURE_WRITE leaves this
  * process's mapping as the only writable one.
  *
  * Dies here: before the mutexes are locked, peers find no record and look often; after,
@@ -41,10 +43,11 @@ static pthread_mutex_t self_mutex = PTHREAD_MUTEX_INITIALIZER;
 static struct shmp_record_id self_id;
 static struct shmp_record *self; /* NULL: none yet */
 static uint32_t self_locked;     /* what a word of ours reads while it is locked */
-static unsigned calls;           /* that sleep, or owe a hand-on */
-static _Thread_local unsigned calls_here; /* of this thread: a fork child goes on with them */
+static bool taken[SHMP_RECORD_PLACES];
+static unsigned calls[SHMP_RECORD_PLACES]; /* that sleep, or owe a hand-on */
+static uint32_t last_taken; /* in turn: who slept there for another pipe has got up by then */
 
-_Static_assert(sizeof(pthread_mutex_t) <= 48, "a mutex fits its place in the record");
+_Static_assert(sizeof(pthread_mutex_t) <= SHMP_MUTEX_BYTES, "a mutex fits its place in the record");
 
 /* Where a locked mutex keeps its owner's thread id is the C library's secret (glibc: first
  * word, musl: second).  Look for it rather than know it. */
@@ -58,6 +61,20 @@ static int find_word(const pthread_mutex_t *mutex, uint32_t tid)
     return -1;
 }
 
+static pthread_mutex_t *mutex_at(struct shmp_record *record, uint32_t place, unsigned word)
+{
+    return (pthread_mutex_t *)(void *)record->mutexes[place][word];
+}
+
+static _Atomic uint32_t *own_word(struct shmp_record *record, uint32_t place,
+                                  enum shmp_record_word word)
+{
+    /* Our own pages, which nobody else can write: the offset is trusted. */
+    return (_Atomic uint32_t *)(void *)(record->mutexes[place][word] + record->word_offset);
+}
+
+/* The common place last: the kernel begins with what was locked last.  So who has written to a word
+ * and then finds that one unmarked has not written over a mark (is_marked). */
 static int lock_words(struct shmp_record *record, uint32_t *locked)
 {
     uint32_t tid = (uint32_t)syscall(SYS_gettid);
@@ -66,46 +83,46 @@ static int lock_words(struct shmp_record *record, uint32_t *locked)
     pthread_mutexattr_setpshared(&robust, PTHREAD_PROCESS_SHARED);
     pthread_mutexattr_setrobust(&robust, PTHREAD_MUTEX_ROBUST);
     int r = 0;
-    for (unsigned i = 0; i < SHMP_RECORD_WORDS && r == 0; i++) {
-        pthread_mutex_t *mutex = (pthread_mutex_t *)(void *)(record->mutexes + 48 * i);
+    for (unsigned i = SHMP_RECORD_PLACES * SHMP_PLACE_WORDS; i-- > 0 && r == 0;) {
+        pthread_mutex_t *mutex = mutex_at(record, i / SHMP_PLACE_WORDS, i % SHMP_PLACE_WORDS);
         r = -pthread_mutex_init(mutex, &robust);
         if (r == 0)
             r = -pthread_mutex_lock(mutex);
         if (r < 0)
             break;
         int offset = find_word(mutex, tid);
-        if (offset < 0) {
+        if (offset < 0)
             r = -ENOSYS;
-            break;
-        }
-        _Atomic uint32_t *word =
-            (_Atomic uint32_t *)(void *)(record->mutexes + 48 * i + (unsigned)offset);
-        fetch_or_seq_cst(word, FUTEX_WAITERS_BIT);
-        *locked = load_relaxed(word);
-        record->word_offset[i] = (uint32_t)((unsigned char *)word - (unsigned char *)record);
+        else
+            record->word_offset = (uint32_t)offset; /* the same in each */
     }
     pthread_mutexattr_destroy(&robust);
+    if (r == 0)
+        *locked = load_relaxed(own_word(record, 0, 0)) | FUTEX_WAITERS_BIT;
     return r;
 }
 
-/* Our own page, which nobody else can write: its offsets are trusted. */
-static _Atomic uint32_t *own_word(struct shmp_record *record, unsigned i)
+/* The robust list goes through all words all the time; the kernel marks only those that name the
+ * dying thread. */
+static void set_call_word(uint32_t place)
 {
-    return (_Atomic uint32_t *)(void *)((unsigned char *)record + record->word_offset[i]);
+    store_seq_cst(own_word(self, place, SHMP_WORD_CALL), calls[place] != 0 ? self_locked : 0);
 }
 
-/* The robust list goes through the mutexes of the call words all the time; the kernel marks
- * only those whose word names the dying thread. */
-static void set_call_words(struct shmp_record *record, uint32_t value)
+static void set_place(uint32_t place)
 {
-    for (unsigned i = SHMP_LIFE_WORDS; i < SHMP_RECORD_WORDS; i++)
-        store_seq_cst(own_word(record, i), value);
+    uint32_t value = taken[place] || place == SHMP_COMMON_PLACE ? self_locked : 0;
+    store_seq_cst(own_word(self, place, SHMP_WORD_LIFE), value);
+    store_seq_cst(own_word(self, place, SHMP_WORD_RELAY), value);
+    store_seq_cst(own_word(self, place, SHMP_WORD_LOCK), value);
+    set_call_word(place);
 }
 
-static void wake_call_words(struct shmp_record *record)
+static void wake_words(struct shmp_record *record, uint32_t place)
 {
-    for (unsigned i = SHMP_LIFE_WORDS; i < SHMP_RECORD_WORDS; i++)
-        shmp_sys.futex_wake((const void *)own_word(record, i), INT_MAX);
+    for (unsigned i = 0; i < SHMP_PLACE_WORDS; i++)
+        shmp_sys.futex_wake((const void *)own_word(record, place, (enum shmp_record_word)i),
+                            INT_MAX);
 }
 
 static int make_record(struct shmp_record_id *id, struct shmp_record **out, uint32_t *locked)
@@ -118,11 +135,12 @@ static int make_record(struct shmp_record_id *id, struct shmp_record **out, uint
         return (int)fd;
     struct stat st;
     void *page = NULL;
-    long r = shmp_sys.ftruncate((int)fd, SHMP_PAGE);
+    long r = shmp_sys.ftruncate((int)fd, SHMP_RECORD_BYTES);
     if (r == 0)
         r = shmp_sys.fstat((int)fd, &st);
     if (r == 0)
-        r = shmp_sys.mmap(&page, NULL, SHMP_PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, (int)fd, 0);
+        r = shmp_sys.mmap(&page, NULL, SHMP_RECORD_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED,
+                          (int)fd, 0);
     if (r == 0) {
         long sealed = shmp_sys.fcntl((int)fd, F_ADD_SEALS,
                                      F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_FUTURE_WRITE |
@@ -148,14 +166,31 @@ static int make_record(struct shmp_record_id *id, struct shmp_record **out, uint
         page = NULL;
     }
     if (page)
-        shmp_sys.munmap(page, SHMP_PAGE);
+        shmp_sys.munmap(page, SHMP_RECORD_BYTES);
     shmp_sys.close((int)fd);
     return (int)r;
 }
 
+/* Sequentially consistent: behind what the caller has written to other words (lock_words). */
 static bool is_marked(struct shmp_record *record)
 {
-    return (load_relaxed(own_word(record, 0)) & FUTEX_OWNER_DIED_BIT) != 0;
+    return (load_seq_cst(own_word(record, SHMP_COMMON_PLACE, SHMP_WORD_LIFE)) &
+            FUTEX_OWNER_DIED_BIT) != 0;
+}
+
+/* The marked record's thread has ended: no list runs through it any more. */
+static void discard(struct shmp_record *record, int fd)
+{
+    /* To those who still look at the old pages: look often.  Those who sleep on a call word there
+     * would not hear of our death in this call, and a resizer owes them a wake. */
+    for (uint32_t place = 0; place < SHMP_RECORD_PLACES; place++) {
+        if (!taken[place] && place != SHMP_COMMON_PLACE)
+            continue;
+        store_seq_cst(own_word(record, place, SHMP_WORD_CALL), FUTEX_OWNER_DIED_BIT);
+        shmp_sys.futex_wake((const void *)own_word(record, place, SHMP_WORD_CALL), INT_MAX);
+    }
+    shmp_sys.munmap(record, SHMP_RECORD_BYTES);
+    shmp_sys.close(fd);
 }
 
 int shmp_record_self(struct shmp_record_id *id)
@@ -168,21 +203,14 @@ int shmp_record_self(struct shmp_record_id *id)
         uint32_t locked = 0;
         r = make_record(&fresh, &record, &locked);
         if (r == 0) {
-            /* The marked page's thread has ended: no list runs through it any more. */
-            if (self) {
-                /* To those who still look at the old page: look often.  Those who sleep on it
-                 * now would not hear of our death in this call, and a resizer owes them a wake. */
-                set_call_words(self, FUTEX_OWNER_DIED_BIT);
-                wake_call_words(self);
-                shmp_sys.munmap(self, SHMP_PAGE);
-                shmp_sys.close((int)self_id.fd);
-            }
+            if (self)
+                discard(self, (int)self_id.fd);
             fresh.seq = self_id.seq + 1;
             self_id = fresh;
             self = record;
             self_locked = locked;
-            if (calls == 0)
-                set_call_words(self, 0);
+            for (uint32_t place = 0; place < SHMP_RECORD_PLACES; place++)
+                set_place(place);
         }
     }
     *id = self_id;
@@ -198,23 +226,52 @@ bool shmp_record_is_fresh(uint32_t seq)
     return fresh;
 }
 
-bool shmp_record_enter_call(void)
+uint32_t shmp_record_take_place(void)
 {
-    calls_here++;
+    uint32_t place = SHMP_COMMON_PLACE;
     pthread_mutex_lock(&self_mutex);
+    for (uint32_t i = 0; i < SHMP_RECORD_PLACES && place == SHMP_COMMON_PLACE && self; i++) {
+        last_taken = (last_taken + 1) % SHMP_RECORD_PLACES;
+        if (!taken[last_taken])
+            place = last_taken;
+    }
+    if (place != SHMP_COMMON_PLACE) {
+        taken[place] = true;
+        calls[place] = 0;
+        /* Whoever still sleeps here for the pipe that had it would take the wake of our death. */
+        wake_words(self, place);
+        set_place(place);
+    }
+    pthread_mutex_unlock(&self_mutex);
+    return place;
+}
+
+void shmp_record_give_place(uint32_t place)
+{
+    if (place == SHMP_COMMON_PLACE)
+        return;
+    pthread_mutex_lock(&self_mutex);
+    taken[place] = false;
+    if (self)
+        set_place(place);
+    pthread_mutex_unlock(&self_mutex);
+}
+
+bool shmp_record_enter_call(uint32_t place)
+{
+    pthread_mutex_lock(&self_mutex);
+    if (calls[place]++ == 0 && self)
+        set_call_word(place);
     bool stale = self != NULL && is_marked(self);
-    if (calls++ == 0 && self && !stale)
-        set_call_words(self, self_locked);
     pthread_mutex_unlock(&self_mutex);
     return stale;
 }
 
-void shmp_record_leave_call(void)
+void shmp_record_leave_call(uint32_t place)
 {
-    calls_here--;
     pthread_mutex_lock(&self_mutex);
-    if (--calls == 0 && self)
-        set_call_words(self, 0);
+    if (--calls[place] == 0 && self)
+        set_call_word(place);
     pthread_mutex_unlock(&self_mutex);
 }
 
@@ -229,7 +286,7 @@ static long find_record(uint32_t pid, const struct shmp_record_id *id)
     if (fd < 0)
         return -1;
     if (shmp_sys.fstat((int)fd, &st) == 0 && (uint64_t)st.st_dev == id->dev &&
-        (uint64_t)st.st_ino == id->ino && S_ISREG(st.st_mode) && st.st_size == SHMP_PAGE)
+        (uint64_t)st.st_ino == id->ino && S_ISREG(st.st_mode) && st.st_size == (off_t)SHMP_RECORD_BYTES)
         return fd;
     shmp_sys.close((int)fd);
     return -1;
@@ -250,11 +307,11 @@ static bool is_whole_for_ever(int fd)
     struct stat st;
     long seals = shmp_sys.fcntl(fd, F_GET_SEALS, 0);
     return seals >= 0 && (seals & F_SEAL_SHRINK) != 0 && shmp_sys.fstat(fd, &st) == 0 &&
-           st.st_size == SHMP_PAGE;
+           st.st_size == (off_t)SHMP_RECORD_BYTES;
 }
 
-const unsigned char *shmp_record_map(uint32_t pid, const struct shmp_record_id *id,
-                                     uint32_t word_offset[SHMP_RECORD_WORDS])
+const struct shmp_record *shmp_record_map(uint32_t pid, const struct shmp_record_id *id,
+                                          uint32_t *word_offset)
 {
     char path[64];
     void *page = NULL;
@@ -267,27 +324,23 @@ const unsigned char *shmp_record_map(uint32_t pid, const struct shmp_record_id *
     if (fd < 0)
         return NULL;
     if (!is_whole_for_ever((int)fd) ||
-        shmp_sys.mmap(&page, NULL, SHMP_PAGE, PROT_READ, MAP_SHARED, (int)fd, 0) < 0)
+        shmp_sys.mmap(&page, NULL, SHMP_RECORD_BYTES, PROT_READ, MAP_SHARED, (int)fd, 0) < 0)
         page = NULL;
     shmp_sys.close((int)fd);
     if (page == NULL)
         return NULL;
     const struct shmp_record *record = page;
-    bool good = record->magic == SHMP_RECORD_MAGIC;
-    for (unsigned i = 0; i < SHMP_RECORD_WORDS; i++) {
-        word_offset[i] = *(const volatile uint32_t *)&record->word_offset[i]; /* once (H18) */
-        good = good && word_offset[i] % 4 == 0 && word_offset[i] <= SHMP_PAGE - 4;
-    }
-    if (!good) {
-        shmp_sys.munmap(page, SHMP_PAGE);
-        return NULL;
-    }
-    return page;
+    *word_offset = *(const volatile uint32_t *)&record->word_offset; /* once (H18) */
+    if (record->magic == SHMP_RECORD_MAGIC && *word_offset % 4 == 0 &&
+        *word_offset <= SHMP_MUTEX_BYTES - 4)
+        return record;
+    shmp_record_unmap(record);
+    return NULL;
 }
 
-void shmp_record_unmap(const unsigned char *page)
+void shmp_record_unmap(const struct shmp_record *record)
 {
-    shmp_sys.munmap((void *)(uintptr_t)page, SHMP_PAGE);
+    shmp_sys.munmap((void *)(uintptr_t)record, SHMP_RECORD_BYTES);
 }
 
 void shmp_record_fork_prepare(void)
@@ -305,9 +358,10 @@ void shmp_record_fork_child(void)
     pthread_mutex_unlock(&self_mutex);
     /* fork() gave us an empty robust list: the parent's page can go. */
     if (self) {
-        shmp_sys.munmap(self, SHMP_PAGE);
+        shmp_sys.munmap(self, SHMP_RECORD_BYTES);
         shmp_sys.close((int)self_id.fd);
     }
     self = NULL;
-    calls = calls_here;
+    memset(taken, 0, sizeof taken);
+    memset(calls, 0, sizeof calls);
 }

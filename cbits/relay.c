@@ -25,6 +25,11 @@
 /* After so many pauses it looks whether anybody has died elsewhere. */
 #define STORM_PAUSES 20u
 
+/* Relays that sleep on one word of a peer hold the pipe that the word is for, and watch each other: so
+ * one that takes the wake of a death and dies wakes the others in turn.  Beside those who cannot be
+ * watched, and common words, that may fail; and nobody else would look. */
+#define STRANGERS_SLICE_NS UINT64_C(500000000)
+
 /* Looks at a lock whose owner cannot be watched, like those of a sleeper (watch.h), but less often
  * in the end. */
 #define FIRST_SLICE_NS UINT64_C(50000)
@@ -73,6 +78,7 @@ struct relay {
     bool complete; /* nobody counts just now whose death would not wake us */
     bool unpaid;   /* an eventfd did not take what it is owed */
     bool death;    /* somebody has died, or may have */
+    bool strangers; /* sleep on a word of ours, perhaps, and we do not watch them */
     unsigned looks;
     uint64_t slice_ns;
     uint64_t most; /* operations of one counter in this cycle */
@@ -129,9 +135,10 @@ static bool watch_peer(struct relay *relay, struct shmp_live *live, uint32_t ind
     struct shmp_peer *peer = shmp_peer_get(live, index);
     if (peer == NULL)
         return false;
-    const _Atomic uint32_t *word = shmp_peer_word(peer);
+    const _Atomic uint32_t *word = shmp_peer_word(peer, SHMP_WORD_RELAY);
     uint32_t value = word ? load_seq_cst(word) : 0;
     bool known = is_watched(relay, &peer->id);
+    relay->strangers = relay->strangers || shmp_peer_is_common(peer);
     if (known || shmp_life_is_marked(value) || relay->watched_count == RELAY_PEERS) {
         shmp_peer_put(peer);
         return known;
@@ -159,6 +166,7 @@ static void watch_holders(struct relay *relay, const struct source *source)
         else
             shmp_holder_dismiss(live, i, SHMP_RELAYS(source->side));
         relay->death = true;
+        relay->strangers = true;
     }
 }
 
@@ -181,6 +189,7 @@ static void gather(struct relay *relay)
     relay->complete = true;
     relay->unpaid = false;
     relay->death = false;
+    relay->strangers = false;
     add_word(relay, &relay->changed, load_seq_cst(&relay->changed));
     for (struct source *s = relay->sources; s; s = s->next) {
         struct shmp_notify_line *line = shmp_notify_line(s->pipe, s->side);
@@ -207,7 +216,7 @@ static uint64_t next_slice(struct relay *relay)
 {
     if (relay->complete && !relay->unpaid) {
         relay->looks = 0;
-        return 0;
+        return relay->strangers && relay->watched_count != 0 ? STRANGERS_SLICE_NS : 0;
     }
     if (relay->looks++ < FIRST_LOOKS)
         relay->slice_ns = FIRST_SLICE_NS;

@@ -127,11 +127,10 @@ void shmp_hand_on(struct shmp_end *end, int side)
 }
 
 /* Before a sleep: whoever queues up behind us watches this call until it has handed on. */
-static void enter_call(struct shmp_transfer *op)
+static void enter_call(struct shmp_end *end, struct shmp_transfer *op)
 {
-    if (!op->in_call && shmp_record_enter_call())
+    if (op->call.live == NULL && shmp_live_enter_call(&end->pipe->live, &op->call))
         shmp_renew();
-    op->in_call = true;
 }
 
 static ssize_t leave_call(struct shmp_end *end, struct shmp_transfer *op, int side, ssize_t r)
@@ -141,9 +140,8 @@ static ssize_t leave_call(struct shmp_end *end, struct shmp_transfer *op, int si
     /* Also when it failed: it may have been the chosen one. */
     if (op->slept)
         shmp_hand_on(end, side);
-    if (op->in_call)
-        shmp_record_leave_call();
-    op->in_call = false;
+    if (op->call.live)
+        shmp_live_leave_call(&op->call);
     return r;
 }
 
@@ -243,7 +241,7 @@ static ssize_t write_steps(struct shmp_end *end, struct shmp_transfer *op, bool 
         if (op->signalled)
             return cut_short(end, op, -EINTR);
         if (op->looked || !shmp_spin(end, SHMP_SIDE_WRITERS)) {
-            enter_call(op);
+            enter_call(end, op);
             r = shmp_wait_side(end, SHMP_SIDE_WRITERS, any_handler_ends(op), op->looked);
             op->looked = false;
             op->announced = false;
@@ -375,7 +373,7 @@ static ssize_t read_steps(struct shmp_end *end, struct shmp_transfer *op, bool m
         if (!may_sleep)
             return SHMP_WOULD_SLEEP;
         if (op->looked || !shmp_spin(end, SHMP_SIDE_READERS)) {
-            enter_call(op);
+            enter_call(end, op);
             r = shmp_wait_side(end, SHMP_SIDE_READERS, false, op->looked);
             op->looked = false;
             if (r < 0)

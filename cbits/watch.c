@@ -18,6 +18,7 @@ static void reset(struct shmp_watch *watch)
 {
     watch->count = 0;
     watch->complete = true;
+    watch->common = false;
     watch->tracked = 0;
 }
 
@@ -26,16 +27,16 @@ static void reset(struct shmp_watch *watch)
  * A call word that reads 0 is watched as well: if that process begins to sleep before we do,
  * it stands in front of us, and the word no longer has the value that we sleep on. */
 static bool add_holder(struct shmp_watch *watch, struct shmp_live *live, uint32_t index,
-                       bool calls_only)
+                       enum shmp_record_word which)
 {
     if (watch->count == SHMP_WATCH_MAX)
         return false;
     struct shmp_peer *peer = shmp_peer_get(live, index);
     if (peer == NULL)
         return false;
-    const _Atomic uint32_t *word = calls_only ? shmp_peer_call_word(peer) : shmp_peer_word(peer);
+    const _Atomic uint32_t *word = shmp_peer_word(peer, which);
     uint32_t value = word ? load_seq_cst(word) : 0;
-    bool idle = word && calls_only && value == 0;
+    bool idle = word && which == SHMP_WORD_CALL && value == 0;
     if (!idle && shmp_life_is_marked(value)) {
         shmp_peer_put(peer);
         return false;
@@ -43,7 +44,7 @@ static bool add_holder(struct shmp_watch *watch, struct shmp_live *live, uint32_
     unsigned i = ++watch->count;
     add_word(watch, i, word, value);
     watch->peers[i] = peer;
-    watch->holder[i] = index;
+    watch->common = watch->common || shmp_peer_is_common(peer);
     return true;
 }
 
@@ -66,7 +67,7 @@ void shmp_watch_all(struct shmp_watch *watch, struct shmp_live *live, int side)
             continue;
         uint64_t state = load_seq_cst(&live->seg->holders[i].state);
         bool ours = is_of_our_side(state, side);
-        if (add_holder(watch, live, i, ours))
+        if (add_holder(watch, live, i, ours ? SHMP_WORD_CALL : SHMP_WORD_LIFE))
             watch->tracked += !ours && SHMP_STATE_READERS(state) + SHMP_STATE_WRITERS(state) != 0;
         else if (!shmp_holder_reap(live, i))
             watch->complete = false;
@@ -77,7 +78,7 @@ void shmp_watch_holder(struct shmp_watch *watch, struct shmp_live *live, uint32_
 {
     reset(watch);
     watch->complete =
-        (int)index != live->index && add_holder(watch, live, index, false);
+        (int)index != live->index && add_holder(watch, live, index, SHMP_WORD_LOCK);
 }
 
 void shmp_watch_release(struct shmp_watch *watch)
@@ -91,7 +92,10 @@ static uint64_t next_slice(const struct shmp_watch *watch, struct shmp_pace *pac
 {
     if (watch->complete) {
         pace->looks = 0;
-        return pace->soon ? SHMP_OVERDUE_NS : pace->tick ? SHMP_TICK_NS : shmp_backstop_ns;
+        return pace->soon      ? SHMP_OVERDUE_NS
+               : pace->tick    ? SHMP_TICK_NS
+               : watch->common ? SHMP_COMMON_SLICE_NS
+                               : shmp_backstop_ns;
     }
     if (pace->looks++ < SHMP_FIRST_LOOKS)
         pace->slice_ns = SHMP_FIRST_SLICE_NS;
@@ -136,7 +140,7 @@ enum shmp_woken shmp_watch_sleep(struct shmp_watch *watch, const _Atomic uint32_
     case -EINTR:
         return SHMP_SIGNAL;
     case -ETIMEDOUT:
-        pace->safety = watch->complete && !pace->soon && !pace->tick && !late;
+        pace->safety = watch->complete && !watch->common && !pace->soon && !pace->tick && !late;
         return late ? SHMP_LATE : SHMP_LOOK;
     default: /* EFAULT, EINVAL, ENOMEM: never sleep on what we do not understand */
         return SHMP_LOOK;

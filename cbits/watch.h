@@ -12,6 +12,10 @@
  *     it (shmp_wake_ahead).  One that only sleeps stands behind those who sleep; those who are
  *     about to, it makes gather again (shmp_queue_step_epoch).
  *
+ * The kernel wakes one sleeper per word, who wakes the others (shmp_pass_on), or dies: but he is one
+ * of those whom the others watch, as only sleepers of this pipe sleep on the life and call words that
+ * a holder has for it.  The exception are the common words of one that holds very many pipes.
+ *
  * Where a word cannot be watched (no record in reach, more holders than a futex_waitv takes, a
  * word marked by a thread's exit) the sleeper wakes up by itself every few milliseconds.
  */
@@ -29,10 +33,10 @@
 struct shmp_watch {
     unsigned count;
     bool complete;   /* all that may owe us a wake are watched */
+    bool common;     /* others sleep on one of the words of whom we may not hear */
     unsigned tracked; /* watched holders of the other side */
     struct shmp_futex_waitv words[SHMP_WATCH_MAX + 1]; /* [0] is the caller's own word */
     struct shmp_peer *peers[SHMP_WATCH_MAX + 1];
-    uint32_t holder[SHMP_WATCH_MAX + 1];
 };
 
 /* How long to sleep without being woken. */
@@ -55,9 +59,12 @@ extern uint64_t shmp_backstop_ns;
 #define SHMP_FIRST_SLICE_NS UINT64_C(50000)
 #define SHMP_FIRST_LOOKS 20u
 #define SHMP_LAST_SLICE_NS UINT64_C(4000000)
+/* Beside common words: at least two must be killed at once for the look to find anything. */
+#define SHMP_COMMON_SLICE_NS UINT64_C(100000000)
 
 /* For a sleeper of that side. */
 void shmp_watch_all(struct shmp_watch *watch, struct shmp_live *live, int side);
+/* For who waits for that holder's lock. */
 void shmp_watch_holder(struct shmp_watch *watch, struct shmp_live *live, uint32_t index);
 void shmp_watch_release(struct shmp_watch *watch);
 

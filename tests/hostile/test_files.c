@@ -233,20 +233,18 @@ TEST(an_anonymous_pipe_cannot_be_cut)
 static void record_is_refused(int fd, const char *what)
 {
     struct stat st;
-    uint32_t offsets[SHMP_RECORD_WORDS];
+    uint32_t offset;
     CHECK_EQ(fstat(fd, &st), 0);
     struct shmp_record_id id = {
         .fd = (uint32_t)fd, .dev = (uint64_t)st.st_dev, .ino = (uint64_t)st.st_ino};
-    if (shmp_record_map((uint32_t)getpid(), &id, offsets) != NULL)
+    if (shmp_record_map((uint32_t)getpid(), &id, &offset) != NULL)
         unit_fail(__FILE__, __LINE__, "%s is mapped as a record", what);
 }
 
 static void forge_record(int fd)
 {
-    struct shmp_record record = {.magic = SHMP_RECORD_MAGIC};
-    for (unsigned i = 0; i < SHMP_RECORD_WORDS; i++)
-        record.word_offset[i] = 256;
-    CHECK_EQ(ftruncate(fd, SHMP_PAGE), 0);
+    static struct shmp_record record = {.magic = SHMP_RECORD_MAGIC};
+    CHECK_EQ(ftruncate(fd, SHMP_RECORD_BYTES), 0);
     CHECK_EQ(pwrite(fd, &record, sizeof record, 0), sizeof record);
 }
 

@@ -137,7 +137,7 @@ def declared(structure: str) -> list[str]:
     body = re.search(rf"struct {structure} \{{(.*?)\n\}};", source, re.DOTALL)
     assert body is not None, structure
     text = re.sub(r"/\*.*?\*/|alignas\(\w+\)", "", body[1], flags=re.DOTALL)
-    fields = [re.search(r"(\w+)\s*(\[[^]]*\])?\s*$", each) for each in text.split(";")]
+    fields = [re.search(r"(\w+)\s*(\[[^]]*\])*\s*$", each) for each in text.split(";")]
     return [field[1] for field in fields if field]
 
 

@@ -3,6 +3,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 
 #include "pipe.h"
 #include "record.h"
@@ -46,7 +47,7 @@ static bool life_is_marked(uint32_t index)
 {
     struct shmp_peer *peer = shmp_peer_get(live(), index);
     CHECK(peer != NULL);
-    const _Atomic uint32_t *word = shmp_peer_word(peer);
+    const _Atomic uint32_t *word = shmp_peer_word(peer, SHMP_WORD_LIFE);
     bool marked = word == NULL || shmp_life_is_marked(load_acquire(word));
     shmp_peer_put(peer);
     return marked;
@@ -195,6 +196,175 @@ TEST(a_thread_that_ended_marks_the_word_and_proves_nothing)
     close(looked);
 }
 
+/* ---- Places ------------------------------------------------------------------------------- */
+
+TEST(each_pipe_has_words_of_its_own_while_there_are_any)
+{
+    static shmp_end *pipes[SHMP_RECORD_PLACES + 3][2];
+    bool seen[SHMP_RECORD_PLACES] = {false};
+    unsigned common = 0;
+    for (unsigned i = 0; i < SHMP_RECORD_PLACES + 3; i++) {
+        CHECK_EQ(shmp_pipe2(pipes[i], O_CLOEXEC), 0);
+        uint32_t place = pipes[i][0]->pipe->live.place;
+        CHECK(place < SHMP_RECORD_PLACES);
+        CHECK(place == SHMP_COMMON_PLACE || !seen[place]);
+        common += place == SHMP_COMMON_PLACE;
+        seen[place] = true;
+    }
+    CHECK_EQ(common, 4);
+    uint32_t left = pipes[7][0]->pipe->live.place;
+    for (int round = 0; round < 3; round++) {
+        CHECK_EQ(shmp_close(pipes[7][0]), 0);
+        CHECK_EQ(shmp_close(pipes[7][1]), 0);
+        CHECK_EQ(shmp_pipe2(pipes[7], O_CLOEXEC), 0);
+        CHECK_EQ(pipes[7][0]->pipe->live.place, left);
+    }
+    for (unsigned i = 0; i < SHMP_RECORD_PLACES + 3; i++)
+        for (int j = 0; j < 2; j++)
+            CHECK_EQ(shmp_close(pipes[i][j]), 0);
+}
+
+static bool call_is_watched(uint32_t index)
+{
+    struct shmp_peer *peer = shmp_peer_get(live(), index);
+    CHECK(peer != NULL);
+    bool watched = load_seq_cst(shmp_peer_word(peer, SHMP_WORD_CALL)) != 0;
+    shmp_peer_put(peer);
+    return watched;
+}
+
+static _Atomic(struct shmp_peer *) renewed;
+
+static void *renew_and_end(void *argument)
+{
+    shmp_live_renew(live());
+    store_seq_cst(&renewed, shmp_peer_get(live(), (uint32_t)live()->index));
+    return argument;
+}
+
+/* The kernel marks word by word.  Either a call that begins meanwhile is told that the record is stale,
+ * or its word is marked: it never looks alive for ever. */
+TEST(no_mark_is_written_over)
+{
+    pthread_t thread;
+    unsigned early = 0;
+    unsigned stale = 0;
+    unsigned rounds = unit_rounds(1000);
+    CHECK_EQ(pthread_create(&thread, NULL, make_in_thread, NULL), 0);
+    CHECK_EQ(pthread_join(thread, NULL), 0);
+    for (unsigned i = 0; i < rounds; i++) {
+        struct shmp_call call;
+        uint32_t moment = unit_below(2000);
+        struct shmp_peer *peer;
+        CHECK_EQ(pthread_create(&thread, NULL, renew_and_end, NULL), 0);
+        while ((peer = load_seq_cst(&renewed)) == NULL)
+            cpu_relax();
+        while (moment-- > 0)
+            cpu_relax();
+        bool told = shmp_live_enter_call(live(), &call);
+        CHECK_EQ(pthread_join(thread, NULL), 0);
+        CHECK(told || shmp_life_is_marked(load_seq_cst(shmp_peer_word(peer, SHMP_WORD_CALL))));
+        shmp_live_leave_call(&call);
+        shmp_peer_put(peer);
+        store_seq_cst(&renewed, NULL);
+        stale += told;
+        early += !told;
+    }
+    CHECK(stale != 0 && early != 0);
+    close_pipe();
+}
+
+static int forked_in_call;
+static int go_on;
+static _Atomic pid_t *child_in_call;
+
+static void fork_in_handler(int signal)
+{
+    (void)signal;
+    pid_t child = unit_fork();
+    if (child == 0) {
+        unit_pass(forked_in_call);
+        unit_await(go_on);
+    } else {
+        store_release(child_in_call, child);
+    }
+}
+
+static long (*real_waitv)(struct shmp_futex_waitv *words, unsigned count,
+                          const struct timespec *until);
+static pid_t chosen_dies;
+
+static long wait_and_die(struct shmp_futex_waitv *words, unsigned count, const struct timespec *until)
+{
+    long r = real_waitv(words, count, until);
+    if (r == 0 && getpid() == chosen_dies)
+        raise(SIGKILL);
+    return r;
+}
+
+/* A reader sleeps (entry 1), and then its child (entry 2) behind it, in the call that the handler
+ * interrupted and the kernel restarts. */
+static pid_t fork_in_a_call(bool dies)
+{
+    CHECK_EQ(prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0), 0); /* of a grandchild */
+    child_in_call = unit_shared(sizeof *child_in_call);
+    forked_in_call = unit_gate();
+    go_on = unit_gate();
+    int done = unit_gate();
+    make_pipe(O_CLOEXEC);
+    pid_t reader = unit_fork();
+    if (reader == 0) {
+        struct sigaction action = {.sa_handler = fork_in_handler, .sa_flags = SA_RESTART};
+        char byte;
+        real_waitv = shmp_sys.futex_waitv;
+        shmp_sys.futex_waitv = wait_and_die;
+        chosen_dies = dies ? getpid() : 0;
+        CHECK_EQ(sigaction(SIGUSR1, &action, NULL), 0);
+        CHECK_EQ(shmp_read(ends[0], &byte, 1), 1);
+        unit_pass(done);
+        for (;;)
+            pause();
+    }
+    unit_await_futex(reader);
+    CHECK(call_is_watched(1));
+    CHECK_EQ(kill(reader, SIGUSR1), 0);
+    unit_await(forked_in_call);
+    UNTIL(load_acquire(child_in_call) != 0);
+    unit_await_futex(reader);
+    unit_pass(go_on);
+    unit_await_futex(load_acquire(child_in_call));
+    CHECK(call_is_watched(1));
+    CHECK(call_is_watched(2));
+    CHECK_EQ(shmp_write(ends[1], "ab", 2), 2);
+    if (!dies)
+        unit_await(done);
+    unit_await(done);
+    close(done);
+    close(go_on);
+    close(forked_in_call);
+    return reader;
+}
+
+static void end_both(pid_t reader)
+{
+    unit_kill(reader);
+    unit_kill(load_acquire(child_in_call)); /* ours now */
+    close_pipe();
+}
+
+TEST(a_fork_child_goes_on_with_a_call)
+{
+    pid_t reader = fork_in_a_call(false);
+    CHECK(!call_is_watched(1));
+    CHECK(!call_is_watched(2));
+    end_both(reader);
+}
+
+TEST(a_fork_child_that_goes_on_with_a_call_hears_of_its_parents_death)
+{
+    end_both(fork_in_a_call(true));
+}
+
 /* ---- exec ---------------------------------------------------------------------------------- */
 
 static int exec_told[2]; /* its write end is closed by the exec */
@@ -329,8 +499,8 @@ TEST(an_entry_that_points_to_something_else_is_unreachable)
     store_relaxed(&h->record_ino, ino + 1);
     store_release(&h->record_seq, load_relaxed(&h->record_seq) + 1);
     struct shmp_peer *peer = shmp_peer_get(live(), index);
-    CHECK(peer != NULL && peer->page == NULL);
-    CHECK(shmp_peer_word(peer) == NULL);
+    CHECK(peer != NULL && peer->record == NULL);
+    CHECK(shmp_peer_word(peer, SHMP_WORD_LIFE) == NULL);
     shmp_peer_put(peer);
     CHECK(!is_dead(index)); /* the lock is held */
     store_relaxed(&h->record_ino, ino);
@@ -375,45 +545,6 @@ TEST(peers_cannot_write_a_record)
     CHECK_ERRNO(mprotect(p, SHMP_PAGE, PROT_READ | PROT_WRITE), EACCES);
     munmap(p, SHMP_PAGE);
     close(fd);
-    unit_kill(child);
-    CHECK(shmp_holder_reap(live(), index));
-    close_pipe();
-}
-
-static _Atomic int words_seen[SHMP_LIFE_WORDS];
-
-static void *note_word(void *argument)
-{
-    struct shmp_peer *peer = argument;
-    const unsigned char *word = (const unsigned char *)shmp_peer_word(peer);
-    for (unsigned i = 0; i < SHMP_LIFE_WORDS; i++)
-        if (word == peer->page + peer->word_offset[i])
-            atomic_fetch_add(&words_seen[i], 1);
-    return NULL;
-}
-
-TEST(threads_watch_different_words_of_a_peer)
-{
-    pid_t child;
-    unsigned distinct = 0;
-    int total = 0;
-    make_pipe(O_CLOEXEC);
-    uint32_t index = spawn_holder(&child, NULL, 0);
-    struct shmp_peer *peer = shmp_peer_get(live(), index);
-    for (int i = 0; i < 16; i++) {
-        pthread_t thread;
-        CHECK_EQ(pthread_create(&thread, NULL, note_word, peer), 0);
-        pthread_join(thread, NULL);
-    }
-    for (unsigned i = 0; i < SHMP_LIFE_WORDS; i++) {
-        distinct += words_seen[i] != 0;
-        total += words_seen[i];
-        CHECK(!shmp_life_is_marked(
-            *(const uint32_t *)(const void *)(peer->page + peer->word_offset[i])));
-    }
-    CHECK_EQ(total, 16);
-    CHECK(distinct > 4);
-    shmp_peer_put(peer);
     unit_kill(child);
     CHECK(shmp_holder_reap(live(), index));
     close_pipe();
