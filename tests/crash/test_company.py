@@ -13,8 +13,11 @@ from random import Random
 import pytest
 import shmpipe
 
+from crash import groups
+
 WORKERS = 40
 ROUNDS = 8
+GROUPS = 60
 # Sleepers look by themselves after a minute.
 WATCHDOG = 20.0
 
@@ -90,3 +93,9 @@ def test_a_worker_survives_its_server_and_the_others(seed: int) -> None:
     for pid in dying:
         os.waitpid(pid, 0)
     assert _ends(survivor, WATCHDOG), "the last worker sleeps on"
+
+
+@pytest.mark.parametrize("number", range(GROUPS))
+def test_random_groups(number: int) -> None:
+    """More of them: python -m tests.crash.groups."""
+    assert list(groups.play(f"company/{number}")) == []
