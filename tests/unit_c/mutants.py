@@ -399,6 +399,26 @@ MUTANTS = [
         labels="companion-sync V",
     ),
     Mutant(
+        "a put is noted outside the companion's lock",
+        "transfer.c",
+        "        bool tells = hold(end, SHMP_SIDE_WRITERS, turn);\n"
+        "        shmp_ring_note_put(ring, &put);\n",
+        "        shmp_ring_note_put(ring, &put);\n"
+        "        bool tells = hold(end, SHMP_SIDE_WRITERS, turn);\n",
+        "test_turn",
+        labels="companion-sync V",
+    ),
+    Mutant(
+        "a take is noted outside the companion's lock",
+        "transfer.c",
+        "            bool tells = hold(end, SHMP_SIDE_READERS, turn);\n"
+        "            shmp_ring_note_take(ring, &taken);\n",
+        "            shmp_ring_note_take(ring, &taken);\n"
+        "            bool tells = hold(end, SHMP_SIDE_READERS, turn);\n",
+        "test_turn",
+        labels="companion-sync V",
+    ),
+    Mutant(
         "what a dead writer noted is made although nobody was told of it",
         "turn.c",
         "shmp_ring_redo_put(ring, watched && shmp_companion_told_of_data(h, end->fd));",

@@ -149,6 +149,60 @@ TEST(a_later_step_of_a_long_read_is_foretold)
     finish();
 }
 
+static int wanted; /* gates */
+static int taken;
+
+static void let_another_have_the_companion(void)
+{
+    unit_pass(wanted);
+    unit_await(taken);
+}
+
+/* Between two steps of a long operation another process takes the companion's lock, and keeps it until
+ * the operation waits for it: with its step ready, and not noted.  A sync beside a note leaves the
+ * companion as it is, and pollers told of what may not come for long. */
+static void a_step_waits_for_the_companion(int side, bool (*is_noted)(struct shmp_header *header))
+{
+    wanted = unit_gate();
+    taken = unit_gate();
+    make(8 * STEP);
+    CHECK(shmp_fileno(ends[side]) >= 0);
+    if (side == SHMP_SIDE_READERS)
+        CHECK_EQ(shmp_write(ends[1], buffer, LONG), 8 * STEP);
+    pid_t operating = getpid();
+    pid_t child = unit_fork();
+    if (child == 0) {
+        unit_await(wanted);
+        shmp_companion_lock_now(&ends[0]->pipe->live);
+        unit_pass(taken);
+        UNTIL((load_seq_cst(&header()->companion.lock) & SHMP_LOCK_WAITERS) != 0);
+        unit_await_futex(operating);
+        CHECK(!is_noted(header()));
+        shmp_companion_unlock(&ends[0]->pipe->live);
+        unit_done();
+    }
+    set_trap(0, STEP, let_another_have_the_companion);
+    if (side == SHMP_SIDE_READERS)
+        CHECK_EQ(shmp_read(ends[0], buffer, LONG), 8 * STEP);
+    else
+        CHECK_EQ(shmp_write(ends[1], buffer, LONG), 8 * STEP);
+    CHECK(trap[0] == NULL);
+    unit_join(child);
+    finish();
+    close(wanted);
+    close(taken);
+}
+
+TEST(a_put_is_noted_in_the_companions_lock)
+{
+    a_step_waits_for_the_companion(SHMP_SIDE_WRITERS, shmp_ring_put_is_noted);
+}
+
+TEST(a_take_is_noted_in_the_companions_lock)
+{
+    a_step_waits_for_the_companion(SHMP_SIDE_READERS, shmp_ring_take_is_noted);
+}
+
 /* ---- A turn that began before the first look --------------------------------------------------- */
 
 static _Atomic uint32_t *lock_of_the_turn;
