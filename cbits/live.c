@@ -52,9 +52,9 @@ struct shmp_call *shmp_live_calls(void)
 
 bool shmp_live_enter_call(struct shmp_live *live, struct shmp_call *call)
 {
-    *call = (struct shmp_call){.outer = calls, .live = live};
+    *call = (struct shmp_call){.outer = calls, .live = live, .place = live->place};
     calls = call;
-    return shmp_record_enter_call(live->place);
+    return shmp_record_enter_call(call->place);
 }
 
 void shmp_live_leave_call(struct shmp_call *call)
@@ -63,20 +63,20 @@ void shmp_live_leave_call(struct shmp_call *call)
     while (*link != call)
         link = &(*link)->outer;
     *link = call->outer;
-    shmp_record_leave_call(call->live->place);
+    shmp_record_leave_call(call->place);
     call->live = NULL;
 }
 
-/* With the calls of this thread, which is the only one that can have any in a pipe without a
- * place of its own: in a fork child. */
-static void move_to(struct shmp_live *live, uint32_t place)
+/* With the calls that a fork child goes on with.  Nobody else has any before there is an entry. */
+static void take_place(struct shmp_live *live)
 {
+    live->place = shmp_record_take_place();
     for (struct shmp_call *call = calls; call; call = call->outer)
         if (call->live == live) {
-            shmp_record_leave_call(live->place);
-            shmp_record_enter_call(place);
+            shmp_record_leave_call(call->place);
+            call->place = live->place;
+            shmp_record_enter_call(call->place);
         }
-    live->place = place;
 }
 
 static int publish_record(struct shmp_live *live, struct shmp_holder *h)
@@ -89,8 +89,8 @@ static int publish_record(struct shmp_live *live, struct shmp_holder *h)
          * on, merely noticed later; the record lock still proves us. */
         if (r < 0 && r != -ENOSYS)
             return r;
-        if (r == 0 && live->place == SHMP_COMMON_PLACE)
-            move_to(live, shmp_record_take_place());
+        if (r == 0 && live->index < 0 && live->place == SHMP_COMMON_PLACE)
+            take_place(live);
     } while (r == 0 && !shmp_record_is_fresh(id.seq));
     store_relaxed(&h->pid, (uint32_t)getpid());
     store_relaxed(&h->record_place, live->place);
@@ -173,8 +173,10 @@ int shmp_live_open(struct shmp_live *live, struct shmp_seg *seg)
     live->index = -1;
     pthread_mutex_init(&live->mutex, NULL);
     int r = shmp_live_claim(live);
-    if (r < 0)
+    if (r < 0) {
+        shmp_record_give_place(live->place);
         pthread_mutex_destroy(&live->mutex);
+    }
     return r;
 }
 
@@ -212,8 +214,10 @@ int shmp_live_fork_child(struct shmp_live *live)
     live->index = -1;
     live->place = SHMP_COMMON_PLACE; /* of a record that is not there yet */
     for (struct shmp_call *call = calls; call; call = call->outer)
-        if (call->live == live)
-            shmp_record_enter_call(live->place);
+        if (call->live == live) {
+            call->place = live->place;
+            shmp_record_enter_call(call->place);
+        }
     return shmp_live_claim(live);
 }
 

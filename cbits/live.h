@@ -35,6 +35,7 @@ struct shmp_peer {
 struct shmp_call {
     struct shmp_call *outer;
     struct shmp_live *live; /* NULL: not entered */
+    uint32_t place;         /* where it is counted */
     struct shmp_queue *queue; /* where it has registered, or is about to */
 };
 

@@ -188,7 +188,8 @@ int shmp_seg_create(int *out, const struct shmp_options *options)
 
 static int incompatible(const char *what, unsigned long theirs, unsigned long ours)
 {
-    shmp_set_reason("made by another build: its %s is %lu, this one's %lu", what, theirs, ours);
+    shmp_set_reason("made by another build: its %s is %lu, this one's %lu (all sides of a pipe need "
+                    "the same shmpipe)", what, theirs, ours);
     return -SHMP_EINCOMPATIBLE;
 }
 
