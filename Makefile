@@ -75,7 +75,7 @@ hostile: build ## Damaged segments and hostile peers, all cases (about two minut
 sweep: ## A process killed at each change that an operation makes, in each context
 	@$(MAKE) -s -C tests/crash/sweep check
 
-crash: build ## The same at every instruction, and the proof that it would notice (a quarter of an hour)
+crash: build ## The same at every instruction, and the proof that it would notice (half an hour)
 	@$(MAKE) -s -C tests/crash/sweep all-of-it
 	@$(PY) tests/crash/sweep/mutants.py
 
