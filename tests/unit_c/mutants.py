@@ -195,8 +195,8 @@ MUTANTS = [
     Mutant(
         "a fork child's call goes on unwatched",
         "live.c",
-        "            shmp_record_enter_call(place);\n",
-        "",
+        "            call->place = live->place;\n            shmp_record_enter_call(call->place);\n        }\n}",
+        "        }\n}",
         "test_live",
     ),
     Mutant(
@@ -431,14 +431,14 @@ MUTANTS = [
         "transfer.c",
         "        if (op->done == 0 && is_nothing(r) && turn.noted) {\n",
         "        if (false) {\n",
-        "test_levels",
+        "what_the_dead_have_told",
     ),
     Mutant(
         "nor does a read in two halves",
         "transfer.c",
         "is_nothing(r) && turn->noted\n",
         "false\n",
-        "test_levels",
+        "what_the_dead_have_told",
     ),
     Mutant(
         "a writer that finds no room does not ask for a dead reader's note",

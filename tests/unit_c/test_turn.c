@@ -20,6 +20,7 @@
 #define LONG (9 * STEP) /* its first steps are long ones */
 
 static shmp_end *ends[2];
+static struct shmp_sys_table kernel;
 static unsigned char *buffer; /* the caller's, LONG bytes */
 static unsigned char *trap[2];
 static void (*in_the_middle[2])(void);
@@ -203,6 +204,51 @@ TEST(a_take_is_noted_in_the_companions_lock)
     a_step_waits_for_the_companion(SHMP_SIDE_READERS, shmp_ring_take_is_noted);
 }
 
+/* ---- A step that was told, and not made ---------------------------------------------------------- */
+
+static long write_and_die(int fd, const void *bytes, size_t count)
+{
+    kernel.write_quiet(fd, bytes, count);
+    die();
+    return -EINTR;
+}
+
+static void tell_of_a_write_and_die(void)
+{
+    make(16 * STEP);
+    CHECK(shmp_fileno(ends[0]) >= 0);
+    pid_t child = unit_fork();
+    if (child == 0) {
+        kernel = shmp_sys;
+        shmp_sys.write_quiet = write_and_die;
+        shmp_write(ends[1], buffer, 100);
+        unit_done();
+    }
+    CHECK_EQ(unit_wait(child), SIGKILL);
+    CHECK(shmp_ring_looks_empty(header()));
+    CHECK_EQ(polled(0, POLLIN), POLLIN);
+}
+
+TEST(what_the_dead_have_told_of_is_there_for_a_read)
+{
+    tell_of_a_write_and_die();
+    CHECK_EQ(shmp_read(ends[0], got, LONG), 100);
+    CHECK_EQ(polled(0, POLLIN), 0);
+    finish();
+}
+
+TEST(what_the_dead_have_told_of_is_there_for_a_read_in_two_halves)
+{
+    struct shmp_turn turn;
+    tell_of_a_write_and_die();
+    shmp_companion_lock_now(&ends[0]->pipe->live); /* from the dead, and not the ring's */
+    shmp_companion_unlock(&ends[0]->pipe->live);
+    CHECK_EQ(shmp_read_begin(ends[0], LONG, &turn), 100);
+    CHECK_EQ(shmp_read_finish(ends[0], got, 100, &turn), 100);
+    CHECK_EQ(polled(0, POLLIN), 0);
+    finish();
+}
+
 /* ---- A turn that began before the first look --------------------------------------------------- */
 
 static _Atomic uint32_t *lock_of_the_turn;
@@ -225,7 +271,6 @@ static void say_and_let_somebody_look(void)
 }
 
 /* The next thing the turn wants of the kernel after its change, whatever it is. */
-static struct shmp_sys_table kernel;
 static uint64_t tail_before;
 static uint32_t head_before;
 
