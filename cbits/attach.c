@@ -140,8 +140,10 @@ static void announce(struct shmp_pipe *pipe)
 int shmp_end_claim_slow(struct shmp_end *end)
 {
     int r = shmp_live_claim(&end->pipe->live);
-    if (r == 0)
+    if (r == 0) {
         publish_counts(end->pipe);
+        shmp_renew(); /* the record may be a new one */
+    }
     return r;
 }
 
@@ -246,11 +248,16 @@ void shmp_registry_unlock(void)
     pthread_mutex_unlock(&registry_mutex);
 }
 
+static void renew_all(void)
+{
+    for (struct shmp_pipe *p = registry; p; p = p->next)
+        shmp_live_renew(&p->live);
+}
+
 void shmp_renew(void)
 {
     pthread_mutex_lock(&registry_mutex);
-    for (struct shmp_pipe *p = registry; p; p = p->next)
-        shmp_live_renew(&p->live);
+    renew_all();
     pthread_mutex_unlock(&registry_mutex);
 }
 
@@ -325,6 +332,9 @@ static int pipe_get(struct shmp_pipe **out, int fd, const struct shmp_header *ju
     pipe->refs = 1;
     pipe->next = registry;
     registry = pipe;
+    /* The claim has made the record anew: the other entries name one that is closed. */
+    if (pipe->next && pipe->next->live.record_seq != pipe->live.record_seq)
+        renew_all();
     *out = pipe;
     return 0;
 }

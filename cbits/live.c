@@ -206,11 +206,15 @@ void shmp_live_close(struct shmp_live *live)
 
 int shmp_live_fork_child(struct shmp_live *live)
 {
-    /* References of the parent's other threads are void here. */
-    if (live->peers)
-        for (uint32_t i = 0; i < SHMP_HOLDERS; i++)
-            if (live->peers[i])
-                store_relaxed(&live->peers[i]->refs, 1);
+    /* References of the parent's other threads are void here.  But if a handler has forked in a sleep
+     * there are our own among them: then each stays for as long as anybody has it, perhaps for ever. */
+    for (uint32_t i = 0; i < SHMP_HOLDERS && live->peers; i++)
+        if (live->peers[i] && shmp_peer_lists != 0) {
+            shmp_peer_put(live->peers[i]);
+            live->peers[i] = NULL;
+        } else if (live->peers[i]) {
+            store_relaxed(&live->peers[i]->refs, 1);
+        }
     live->index = -1;
     live->place = SHMP_COMMON_PLACE; /* of a record that is not there yet */
     for (struct shmp_call *call = calls; call; call = call->outer)
@@ -277,6 +281,8 @@ void shmp_live_renew(struct shmp_live *live)
 }
 
 /* ---- Peers -------------------------------------------------------------------- */
+
+_Thread_local unsigned shmp_peer_lists;
 
 void shmp_peer_put(struct shmp_peer *peer)
 {

@@ -60,8 +60,8 @@ static inline int shmp_other_side(int side)
 
 int shmp_live_open(struct shmp_live *live, struct shmp_seg *seg);
 void shmp_live_close(struct shmp_live *live);
-/* After fork(), in the child: forgets the parent's entry and every reference to peers but
- * its own, and claims an entry.  0 or -errno. */
+/* After fork(), in the child: forgets the parent's entry and its other threads' references to
+ * peers, and claims an entry.  0 or -errno. */
 int shmp_live_fork_child(struct shmp_live *live);
 /* Gets an entry if there is none yet: -ENFILE while 1024 processes hold the pipe. */
 int shmp_live_claim(struct shmp_live *live);
@@ -98,6 +98,9 @@ static inline uint32_t shmp_live_owner(const struct shmp_live *live)
  * may outlive the attachment it was taken through. */
 struct shmp_peer *shmp_peer_get(struct shmp_live *live, uint32_t index);
 void shmp_peer_put(struct shmp_peer *peer);
+
+/* Lists of references that this thread sleeps with (watch.h): a fork child goes on with those. */
+extern _Thread_local unsigned shmp_peer_lists;
 
 /* The word of a peer that such a waiter should watch; NULL if unreachable.  A call word reads 0
  * while no call of its sleeps. */

@@ -39,12 +39,15 @@
 #define FUTEX_WAITERS_BIT 0x80000000u
 #define FUTEX_OWNER_DIED_BIT 0x40000000u
 
+#define RECORD_WORDS (SHMP_RECORD_PLACES * SHMP_PLACE_WORDS)
+
 static pthread_mutex_t self_mutex = PTHREAD_MUTEX_INITIALIZER;
 static struct shmp_record_id self_id;
 static struct shmp_record *self; /* NULL: none yet */
 static uint32_t self_locked;     /* what a word of ours reads while it is locked */
 static bool taken[SHMP_RECORD_PLACES];
 static unsigned calls[SHMP_RECORD_PLACES]; /* that sleep, or owe a hand-on */
+static struct shmp_record *retired; /* replaced while the kernel was still marking it */
 static uint32_t last_taken; /* in turn: who slept there for another pipe has got up by then */
 
 _Static_assert(sizeof(pthread_mutex_t) <= SHMP_MUTEX_BYTES, "a mutex fits its place in the record");
@@ -73,8 +76,13 @@ static _Atomic uint32_t *own_word(struct shmp_record *record, uint32_t place,
     return (_Atomic uint32_t *)(void *)(record->mutexes[place][word] + record->word_offset);
 }
 
-/* The common place last: the kernel begins with what was locked last.  So who has written to a word
- * and then finds that one unmarked has not written over a mark (is_marked). */
+/* The kernel begins with what was locked last, and both ends are common words, which always name the
+ * thread.  So who has written to a word and then finds the front unmarked has not written over a mark
+ * (is_marked); and when the back is marked, the kernel goes through these pages no more (is_done). */
+#define FRONT_WORD SHMP_WORD_LOCK
+#define BACK_WORD SHMP_WORD_RELAY
+_Static_assert(FRONT_WORD == BACK_WORD + 1, "from the back down, and round to the front");
+
 static int lock_words(struct shmp_record *record, uint32_t *locked)
 {
     uint32_t tid = (uint32_t)syscall(SYS_gettid);
@@ -83,8 +91,9 @@ static int lock_words(struct shmp_record *record, uint32_t *locked)
     pthread_mutexattr_setpshared(&robust, PTHREAD_PROCESS_SHARED);
     pthread_mutexattr_setrobust(&robust, PTHREAD_MUTEX_ROBUST);
     int r = 0;
-    for (unsigned i = SHMP_RECORD_PLACES * SHMP_PLACE_WORDS; i-- > 0 && r == 0;) {
-        pthread_mutex_t *mutex = mutex_at(record, i / SHMP_PLACE_WORDS, i % SHMP_PLACE_WORDS);
+    for (unsigned i = 0; i < RECORD_WORDS && r == 0; i++) {
+        unsigned at = (RECORD_WORDS + BACK_WORD - i) % RECORD_WORDS;
+        pthread_mutex_t *mutex = mutex_at(record, at / SHMP_PLACE_WORDS, at % SHMP_PLACE_WORDS);
         r = -pthread_mutex_init(mutex, &robust);
         if (r == 0)
             r = -pthread_mutex_lock(mutex);
@@ -172,13 +181,34 @@ static int make_record(struct shmp_record_id *id, struct shmp_record **out, uint
 }
 
 /* Sequentially consistent: behind what the caller has written to other words (lock_words). */
-static bool is_marked(struct shmp_record *record)
+static bool common_is_marked(struct shmp_record *record, enum shmp_record_word word)
 {
-    return (load_seq_cst(own_word(record, SHMP_COMMON_PLACE, SHMP_WORD_LIFE)) &
-            FUTEX_OWNER_DIED_BIT) != 0;
+    return (load_seq_cst(own_word(record, SHMP_COMMON_PLACE, word)) & FUTEX_OWNER_DIED_BIT) != 0;
 }
 
-/* The marked record's thread has ended: no list runs through it any more. */
+/* Its thread has ended, or is about to. */
+static bool is_marked(struct shmp_record *record)
+{
+    return common_is_marked(record, FRONT_WORD);
+}
+
+static bool is_done(struct shmp_record *record)
+{
+    return common_is_marked(record, BACK_WORD);
+}
+
+/* Pages that go under the kernel's walk end it: what is behind them is never marked, and nobody told.
+ * One that is replaced in the middle goes with the next; if the walk is not over by then, something
+ * else has ended it, and the pages stay. */
+static void unmap_when_done(struct shmp_record *record)
+{
+    if (retired && is_done(retired))
+        shmp_sys.munmap(retired, SHMP_RECORD_BYTES);
+    retired = is_done(record) ? NULL : record;
+    if (retired == NULL)
+        shmp_sys.munmap(record, SHMP_RECORD_BYTES);
+}
+
 static void discard(struct shmp_record *record, int fd)
 {
     /* To those who still look at the old pages: look often.  Those who sleep on a call word there
@@ -189,7 +219,7 @@ static void discard(struct shmp_record *record, int fd)
         store_seq_cst(own_word(record, place, SHMP_WORD_CALL), FUTEX_OWNER_DIED_BIT);
         shmp_sys.futex_wake((const void *)own_word(record, place, SHMP_WORD_CALL), INT_MAX);
     }
-    shmp_sys.munmap(record, SHMP_RECORD_BYTES);
+    unmap_when_done(record);
     shmp_sys.close(fd);
 }
 
@@ -252,8 +282,11 @@ void shmp_record_give_place(uint32_t place)
         return;
     pthread_mutex_lock(&self_mutex);
     taken[place] = false;
-    if (self)
+    if (self) {
         set_place(place);
+        /* A relay that knows us by several pipes sleeps on one word: on another's from now on. */
+        shmp_sys.futex_wake((const void *)own_word(self, place, SHMP_WORD_RELAY), INT_MAX);
+    }
     pthread_mutex_unlock(&self_mutex);
 }
 
@@ -356,7 +389,10 @@ void shmp_record_fork_parent(void)
 void shmp_record_fork_child(void)
 {
     pthread_mutex_unlock(&self_mutex);
-    /* fork() gave us an empty robust list: the parent's page can go. */
+    /* fork() gave us an empty robust list: the parent's pages can go. */
+    if (retired)
+        shmp_sys.munmap(retired, SHMP_RECORD_BYTES);
+    retired = NULL;
     if (self) {
         shmp_sys.munmap(self, SHMP_RECORD_BYTES);
         shmp_sys.close((int)self_id.fd);

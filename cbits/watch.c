@@ -14,12 +14,13 @@ static void add_word(struct shmp_watch *watch, unsigned i, const void *address, 
         .value = value, .address = (uintptr_t)address, .flags = SHMP_FUTEX_32};
 }
 
-static void reset(struct shmp_watch *watch)
+static void begin(struct shmp_watch *watch)
 {
     watch->count = 0;
     watch->complete = true;
     watch->common = false;
     watch->tracked = 0;
+    shmp_peer_lists++;
 }
 
 /* false: cannot be watched; the caller must look again by itself.
@@ -61,7 +62,7 @@ void shmp_watch_all(struct shmp_watch *watch, struct shmp_live *live, int side)
 {
     struct shmp_header *h = live->seg->header;
     uint32_t limit = load_seq_cst(&h->wait.holder_limit);
-    reset(watch);
+    begin(watch);
     for (uint32_t i = 0; i < limit && i < SHMP_HOLDERS; i++) {
         if ((int)i == live->index || load_seq_cst(&live->seg->holders[i].live) == 0)
             continue;
@@ -76,7 +77,7 @@ void shmp_watch_all(struct shmp_watch *watch, struct shmp_live *live, int side)
 
 void shmp_watch_holder(struct shmp_watch *watch, struct shmp_live *live, uint32_t index)
 {
-    reset(watch);
+    begin(watch);
     watch->complete =
         (int)index != live->index && add_holder(watch, live, index, SHMP_WORD_LOCK);
 }
@@ -86,6 +87,7 @@ void shmp_watch_release(struct shmp_watch *watch)
     for (unsigned i = 1; i <= watch->count; i++)
         shmp_peer_put(watch->peers[i]);
     watch->count = 0;
+    shmp_peer_lists--;
 }
 
 static uint64_t next_slice(const struct shmp_watch *watch, struct shmp_pace *pace)

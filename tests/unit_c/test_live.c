@@ -4,6 +4,7 @@
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/syscall.h>
 
 #include "pipe.h"
 #include "record.h"
@@ -274,6 +275,146 @@ TEST(no_mark_is_written_over)
     close_pipe();
 }
 
+/* ---- Renewals beside other threads and other pipes ------------------------------------------ */
+
+static _Atomic uint32_t renewed_seq;
+static pthread_mutex_t *behind; /* the words, in the list that the kernel goes through */
+
+static void *record_and_end(void *argument)
+{
+    struct shmp_record_id id;
+    CHECK_EQ(pthread_mutex_lock(behind), 0);
+    CHECK_EQ(shmp_record_self(&id), 0);
+    store_seq_cst(&renewed_seq, id.seq);
+    return argument;
+}
+
+static void *renew_at_once(void *argument)
+{
+    struct shmp_record_id id;
+    while (shmp_record_is_fresh(load_seq_cst(&renewed_seq)))
+        cpu_relax();
+    CHECK_EQ(shmp_record_self(&id), 0);
+    return argument;
+}
+
+/* Whoever finds the first word marked makes the record anew while the kernel is still at the others. */
+TEST(the_kernel_goes_through_all_words_of_a_record_that_is_renewed)
+{
+    pthread_t ends_now;
+    pthread_t renews;
+    pthread_mutexattr_t robust;
+    pthread_mutexattr_init(&robust);
+    pthread_mutexattr_setpshared(&robust, PTHREAD_PROCESS_SHARED);
+    pthread_mutexattr_setrobust(&robust, PTHREAD_MUTEX_ROBUST);
+    behind = unit_shared(sizeof *behind);
+    for (unsigned i = 0; i < unit_rounds(2000); i++) {
+        pthread_mutex_init(behind, &robust);
+        store_seq_cst(&renewed_seq, 0);
+        CHECK_EQ(pthread_create(&ends_now, NULL, record_and_end, NULL), 0);
+        UNTIL(load_seq_cst(&renewed_seq) != 0);
+        CHECK_EQ(pthread_create(&renews, NULL, renew_at_once, NULL), 0);
+        CHECK_EQ(pthread_join(ends_now, NULL), 0);
+        CHECK_EQ(pthread_join(renews, NULL), 0);
+        CHECK_EQ(pthread_mutex_trylock(behind), EOWNERDEAD);
+        pthread_mutex_consistent(behind);
+        pthread_mutex_unlock(behind);
+    }
+    munmap(behind, sizeof *behind);
+}
+
+TEST(a_new_attachment_renews_the_record_for_all_pipes)
+{
+    shmp_end *others[2];
+    pthread_t thread;
+    CHECK_EQ(pthread_create(&thread, NULL, make_in_thread, NULL), 0);
+    CHECK_EQ(pthread_join(thread, NULL), 0);
+    CHECK_EQ(shmp_pipe2(others, O_CLOEXEC), 0);
+    CHECK(shmp_record_is_fresh(others[0]->pipe->live.record_seq));
+    CHECK(shmp_record_is_fresh(live()->record_seq)); /* else the old one, closed, proves us dead */
+    CHECK_EQ(shmp_close(others[0]), 0);
+    CHECK_EQ(shmp_close(others[1]), 0);
+    close_pipe();
+}
+
+static shmp_end *others[SHMP_RECORD_PLACES][2];
+static int are_made;
+static int may_end;
+static _Atomic pid_t reader_task;
+
+static void *fill_the_places(void *argument)
+{
+    for (unsigned i = 0; i < SHMP_RECORD_PLACES; i++)
+        CHECK_EQ(shmp_pipe2(others[i], O_CLOEXEC), 0);
+    make_pipe(O_CLOEXEC);
+    unit_pass(are_made);
+    unit_await(may_end);
+    return argument;
+}
+
+static void *read_a_byte(void *argument)
+{
+    char byte;
+    store_release(&reader_task, (pid_t)syscall(SYS_gettid));
+    CHECK_EQ(shmp_read(ends[0], &byte, 1), 1);
+    return argument;
+}
+
+static void begin_to_read(pthread_t *reader)
+{
+    store_release(&reader_task, 0);
+    CHECK_EQ(pthread_create(reader, NULL, read_a_byte, NULL), 0);
+    UNTIL(load_acquire(&reader_task) != 0);
+    unit_await_futex(load_acquire(&reader_task));
+}
+
+static void end_to_read(pthread_t reader)
+{
+    CHECK_EQ(shmp_write(ends[1], "x", 1), 1);
+    CHECK_EQ(pthread_join(reader, NULL), 0);
+}
+
+/* A pipe without a place of its own stays where it is, also if there is one for it by then. */
+TEST(a_renewal_beside_another_threads_call_loses_none)
+{
+    pthread_t maker;
+    pthread_t reader;
+    are_made = unit_gate();
+    may_end = unit_gate();
+    CHECK_EQ(pthread_create(&maker, NULL, fill_the_places, NULL), 0);
+    unit_await(are_made);
+    begin_to_read(&reader);
+    CHECK_EQ(shmp_close(others[3][0]), 0);
+    CHECK_EQ(shmp_close(others[3][1]), 0);
+    unit_pass(may_end);
+    CHECK_EQ(pthread_join(maker, NULL), 0);
+    shmp_renew();
+    CHECK(call_is_watched(0));
+    end_to_read(reader);
+    CHECK(!call_is_watched(0));
+    begin_to_read(&reader);
+    CHECK(call_is_watched(0));
+    end_to_read(reader);
+    close_pipe();
+    for (unsigned i = 0; i < SHMP_RECORD_PLACES; i++)
+        for (int j = 0; j < 2 && i != 3; j++)
+            CHECK_EQ(shmp_close(others[i][j]), 0);
+    close(are_made);
+    close(may_end);
+}
+
+/* ---- A handler that forks in a sleep ---------------------------------------------------------- */
+
+static long (*real_munmap)(void *address, size_t length);
+
+/* Not of a peer that is still in the table. */
+static long unmap_unused(void *address, size_t length)
+{
+    for (uint32_t i = 0; i < SHMP_HOLDERS && live()->peers; i++)
+        CHECK(live()->peers[i] == NULL || live()->peers[i]->record != address);
+    return real_munmap(address, length);
+}
+
 static int forked_in_call;
 static int go_on;
 static _Atomic pid_t *child_in_call;
@@ -283,6 +424,8 @@ static void fork_in_handler(int signal)
     (void)signal;
     pid_t child = unit_fork();
     if (child == 0) {
+        real_munmap = shmp_sys.munmap;
+        shmp_sys.munmap = unmap_unused;
         unit_pass(forked_in_call);
         unit_await(go_on);
     } else {

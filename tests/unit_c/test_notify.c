@@ -1198,6 +1198,73 @@ TEST(the_relay_passes_deaths_on_after_its_end_was_closed)
     two_deaths(true);
 }
 
+static long note_relay(struct shmp_futex_waitv *words, unsigned count, const struct timespec *until)
+{
+    store_release(&relay_task, (pid_t)syscall(SYS_gettid));
+    return real_calls.futex_waitv(words, count, until);
+}
+
+/* A relay sleeps on one word of each process, also if that holds several of its pipes.  When the word's pipe
+ * is closed there, the others are still held. */
+static void die_in_the_pipe_that_is_left(int left)
+{
+    shmp_end *pipes[2][2];
+    int fd[2];
+    int ready = unit_gate();
+    int go = unit_gate();
+    for (int i = 0; i < 2; i++)
+        CHECK_EQ(shmp_pipe2(pipes[i], O_CLOEXEC | O_NONBLOCK), 0);
+    pid_t victim = unit_fork();
+    if (victim == 0) {
+        shmp_end *end = pipes[left][1];
+        unit_await(go);
+        for (int i = 0; i < 2; i++) /* from now on the relay watches it */
+            CHECK_EQ(shmp_write(pipes[i][1], bytes, 1), 1);
+        unit_pass(ready);
+        unit_await(go);
+        for (int i = 0; i < 2; i++)
+            CHECK_EQ(shmp_close(pipes[1 - left][i]), 0);
+        CHECK_EQ(shmp_side_lock(end, SHMP_SIDE_WRITERS, true), 0);
+        CHECK(shmp_notify_begin(end->pipe, SHMP_SIDE_WRITERS, false));
+        fetch_add_seq_cst(&end->pipe->seg.header->head, 1); /* P1 of a packet, as it were */
+        raise(SIGKILL);
+    }
+    real_calls = shmp_sys;
+    shmp_sys.futex_waitv = note_relay;
+    for (int i = 0; i < 2; i++) {
+        fd[i] = shmp_notifier_open(pipes[i][0]);
+        CHECK(fd[i] >= 0);
+    }
+    unit_pass(go);
+    unit_await(ready);
+    for (int i = 0; i < 2; i++)
+        CHECK_EQ(delivered(fd[i]), 1);
+    for (int i = 0; i < 2; i++)
+        UNTIL(load_relaxed(&pipes[i][0]->pipe->seg.header->notify[0].sleep) % 2 == 1);
+    unit_await_futex(load_acquire(&relay_task));
+    unit_pass(go);
+    CHECK_EQ(unit_wait(victim), SIGKILL);
+    CHECK_EQ(delivered(fd[left]), 1);
+    for (int i = 0; i < 2; i++) {
+        CHECK_EQ(shmp_notifier_close(fd[i]), 0);
+        CHECK_EQ(shmp_close(pipes[i][0]), 0);
+        CHECK_EQ(shmp_close(pipes[i][1]), 0);
+    }
+    shmp_sys = real_calls;
+    close(ready);
+    close(go);
+}
+
+TEST(the_relay_watches_a_process_that_closes_one_of_two_pipes)
+{
+    die_in_the_pipe_that_is_left(0);
+}
+
+TEST(the_relay_watches_a_process_that_closes_the_other_of_two_pipes)
+{
+    die_in_the_pipe_that_is_left(1);
+}
+
 static long no_waitv(struct shmp_futex_waitv *words, unsigned count, const struct timespec *until)
 {
     (void)words, (void)count, (void)until;
