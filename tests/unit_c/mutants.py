@@ -216,14 +216,16 @@ MUTANTS = [
     Mutant(
         "a relay sleeps on at the place of a pipe that was closed",
         "record.c",
-        "        shmp_sys.futex_wake((const void *)own_word(self, place, SHMP_WORD_RELAY), INT_MAX);\n",
+        "        shmp_sys.futex_wake((const void *)own_word(self, place, SHMP_WORD_RELAY), "
+        "INT_MAX);\n",
         "",
         "the_relay_watches",
     ),
     Mutant(
         "a fork child's call goes on unwatched",
         "live.c",
-        "            call->place = live->place;\n            shmp_record_enter_call(call->place);\n        }\n}",
+        "            call->place = live->place;\n"
+        "            shmp_record_enter_call(call->place);\n        }\n}",
         "        }\n}",
         "test_live",
     ),
