@@ -40,10 +40,14 @@ static void close_but(int pipe, int side)
             }
 }
 
+static _Atomic unsigned *sleeps; /* of bystanders; NULL: nobody counts them */
+
 /* Killed as soon as it is told of a death, with whatever it was to tell others. */
 static long die_of_a_death(struct shmp_futex_waitv *words, unsigned count,
                            const struct timespec *until)
 {
+    if (sleeps)
+        atomic_fetch_add(sleeps, 1);
     long r = real_calls.futex_waitv(words, count, until);
     for (unsigned i = 1; i < count; i++)
         if ((load_seq_cst((const _Atomic uint32_t *)(uintptr_t)words[i].address) & 0x40000000u) != 0)
@@ -222,6 +226,7 @@ TEST(who_sleeps_at_a_place_that_was_given_back_gets_up)
     int told = unit_gate();
     int closed = unit_gate();
     pid_t *survivor = unit_shared(sizeof *survivor);
+    sleeps = unit_shared(sizeof *sleeps);
     make(1);
     CHECK_EQ(prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0), 0); /* of a grandchild */
     pid_t maker = unit_fork();
@@ -239,6 +244,8 @@ TEST(who_sleeps_at_a_place_that_was_given_back_gets_up)
     unit_pass(closed);
     unit_await(told);
     unit_await(told);
+    UNTIL(load_acquire(sleeps) > 1); /* elsewhere */
+    unit_await_futex(bystander);
     unit_kill(maker);
     unit_await(told);
     unit_pass(closed);
@@ -246,6 +253,7 @@ TEST(who_sleeps_at_a_place_that_was_given_back_gets_up)
     close_but(-1, -1);
     unit_join(bystander);
     munmap(survivor, sizeof *survivor);
+    munmap(sleeps, sizeof *sleeps);
     close(told);
     close(closed);
 }

@@ -243,6 +243,9 @@ static void *renew_and_end(void *argument)
     return argument;
 }
 
+/* Where threads wait for the CPU each round takes some of its slices. */
+#define ROUNDS_NS UINT64_C(5000000000)
+
 /* The kernel marks word by word.  Either a call that begins meanwhile is told that the record is stale,
  * or its word is marked: it never looks alive for ever. */
 TEST(no_mark_is_written_over)
@@ -251,9 +254,10 @@ TEST(no_mark_is_written_over)
     unsigned early = 0;
     unsigned stale = 0;
     unsigned rounds = unit_rounds(1000);
+    uint64_t end = shmp_now_ns() + ROUNDS_NS;
     CHECK_EQ(pthread_create(&thread, NULL, make_in_thread, NULL), 0);
     CHECK_EQ(pthread_join(thread, NULL), 0);
-    for (unsigned i = 0; i < rounds; i++) {
+    for (unsigned i = 0; i < rounds && shmp_now_ns() < end; i++) {
         struct shmp_call call;
         uint32_t moment = unit_below(2000);
         struct shmp_peer *peer;
@@ -307,8 +311,10 @@ TEST(the_kernel_goes_through_all_words_of_a_record_that_is_renewed)
     pthread_mutexattr_init(&robust);
     pthread_mutexattr_setpshared(&robust, PTHREAD_PROCESS_SHARED);
     pthread_mutexattr_setrobust(&robust, PTHREAD_MUTEX_ROBUST);
+    unsigned rounds = unit_rounds(2000);
+    uint64_t end = shmp_now_ns() + ROUNDS_NS;
     behind = unit_shared(sizeof *behind);
-    for (unsigned i = 0; i < unit_rounds(2000); i++) {
+    for (unsigned i = 0; i < rounds && shmp_now_ns() < end; i++) {
         pthread_mutex_init(behind, &robust);
         store_seq_cst(&renewed_seq, 0);
         CHECK_EQ(pthread_create(&ends_now, NULL, record_and_end, NULL), 0);

@@ -1241,6 +1241,7 @@ static void die_in_the_pipe_that_is_left(int left)
         CHECK_EQ(delivered(fd[i]), 1);
     for (int i = 0; i < 2; i++)
         UNTIL(load_relaxed(&pipes[i][0]->pipe->seg.header->notify[0].sleep) % 2 == 1);
+    UNTIL(load_acquire(&relay_task) != 0);
     unit_await_futex(load_acquire(&relay_task));
     unit_pass(go);
     CHECK_EQ(unit_wait(victim), SIGKILL);
