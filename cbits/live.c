@@ -60,10 +60,11 @@ bool shmp_live_enter_call(struct shmp_live *live, struct shmp_call *call)
 void shmp_live_leave_call(struct shmp_call *call)
 {
     struct shmp_call **link = &calls;
+    shmp_record_leave_call(call->place);
+    /* A handler that forks here: the child counts it once more, and is watched for longer. */
     while (*link != call)
         link = &(*link)->outer;
     *link = call->outer;
-    shmp_record_leave_call(call->place);
     call->live = NULL;
 }
 

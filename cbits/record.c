@@ -54,12 +54,14 @@ _Static_assert(sizeof(pthread_mutex_t) <= SHMP_MUTEX_BYTES, "a mutex fits its pl
 
 /* Where a locked mutex keeps its owner's thread id is the C library's secret (glibc: first
  * word, musl: second).  Look for it rather than know it. */
-static int find_word(const pthread_mutex_t *mutex, uint32_t tid)
+static int find_word(const pthread_mutex_t *before, const pthread_mutex_t *mutex, uint32_t tid)
 {
+    uint32_t free[sizeof(pthread_mutex_t) / 4];
     uint32_t words[sizeof(pthread_mutex_t) / 4];
+    memcpy(free, before, sizeof free);
     memcpy(words, mutex, sizeof words);
     for (unsigned i = 0; i < sizeof words / 4; i++)
-        if ((words[i] & 0x3fffffffu) == tid)
+        if ((words[i] & 0x3fffffffu) == tid && free[i] != words[i]) /* a constant may look like it */
             return (int)(4 * i);
     return -1;
 }
@@ -94,12 +96,14 @@ static int lock_words(struct shmp_record *record, uint32_t *locked)
     for (unsigned i = 0; i < RECORD_WORDS && r == 0; i++) {
         unsigned at = (RECORD_WORDS + BACK_WORD - i) % RECORD_WORDS;
         pthread_mutex_t *mutex = mutex_at(record, at / SHMP_PLACE_WORDS, at % SHMP_PLACE_WORDS);
+        pthread_mutex_t before;
         r = -pthread_mutex_init(mutex, &robust);
+        memcpy(&before, mutex, sizeof before);
         if (r == 0)
             r = -pthread_mutex_lock(mutex);
         if (r < 0)
             break;
-        int offset = find_word(mutex, tid);
+        int offset = find_word(&before, mutex, tid);
         if (offset < 0)
             r = -ENOSYS;
         else

@@ -60,7 +60,7 @@ extern uint64_t shmp_backstop_ns;
 #define SHMP_FIRST_LOOKS 20u
 #define SHMP_LAST_SLICE_NS UINT64_C(4000000)
 /* Beside common words: at least two must be killed at once for the look to find anything. */
-#define SHMP_COMMON_SLICE_NS UINT64_C(100000000)
+#define SHMP_COMMON_SLICE_NS UINT64_C(500000000)
 
 /* For a sleeper of that side. */
 void shmp_watch_all(struct shmp_watch *watch, struct shmp_live *live, int side);
