@@ -257,9 +257,9 @@ TEST(no_mark_is_written_over)
     uint64_t end = shmp_now_ns() + ROUNDS_NS;
     CHECK_EQ(pthread_create(&thread, NULL, make_in_thread, NULL), 0);
     CHECK_EQ(pthread_join(thread, NULL), 0);
-    for (unsigned i = 0; i < rounds && shmp_now_ns() < end; i++) {
+    for (unsigned i = 0; (i < rounds && shmp_now_ns() < end) || stale == 0 || early == 0; i++) {
         struct shmp_call call;
-        uint32_t moment = unit_below(2000);
+        uint32_t moment = unit_below(2000 + 20 * i);
         struct shmp_peer *peer;
         CHECK_EQ(pthread_create(&thread, NULL, renew_and_end, NULL), 0);
         while ((peer = load_seq_cst(&renewed)) == NULL)
@@ -275,7 +275,6 @@ TEST(no_mark_is_written_over)
         stale += told;
         early += !told;
     }
-    CHECK(stale != 0 && early != 0);
     close_pipe();
 }
 
