@@ -79,7 +79,7 @@ crash: build ## The same at every instruction, and the proof that it would notic
 	@$(MAKE) -s -C tests/crash/sweep all-of-it
 	@$(PY) tests/crash/sweep/mutants.py
 
-crash_all: build ## The same, and recovery itself at every instruction
+crash_all: build ## The same, and recovery itself at every instruction (more than an hour)
 	@$(MAKE) -s -C tests/crash/sweep each-of-it
 
 pydev: build ## The Python test suites with -X dev and -W error (but for fork beside threads, which is their subject)
