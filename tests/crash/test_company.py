@@ -17,7 +17,7 @@ from crash import groups
 
 WORKERS = 40
 ROUNDS = 8
-GROUPS = 60
+GROUPS = 24
 # Sleepers look by themselves after a minute.
 WATCHDOG = 20.0
 
