@@ -1,6 +1,7 @@
 /* block.c - spinning and sleeping until a side can go on. */
 #include <errno.h>
 
+#include "companion.h"
 #include "pipe.h"
 #include "sys.h"
 #include "wait.h"
@@ -251,13 +252,29 @@ static bool must_sleep(struct shmp_end *end, int side, struct shmp_watch *watch)
 {
     struct shmp_pipe *pipe = end->pipe;
     int other = shmp_other_side(side);
-    shmp_watch_all(watch, &pipe->live, side);
-    if (ready(pipe->seg.header, side))
+    shmp_watch_others(watch, &pipe->live, side);
+    if (load_acquire(&pipe->held[other]) == 0 && watch->tracked == 0) {
+        if (shmp_side_is_hung_up(end, other))
+            return false;
+        watch->complete = false; /* the kernel counts a holder that we cannot see */
+    }
+    if (watch->complete)
+        shmp_watch_own(watch, &pipe->live);
+    return !ready(pipe->seg.header, side);
+}
+
+/* The other side is gone, or must_sleep() would not have returned without anything to do.  The others
+ * look more seldom the more they are (watch.h): so whoever finds out tells them.
+ *
+ * Then a crowd leaves at once, and the ring's lock would let them go one by one, a sleep each: but all that
+ * they want to know in there is whether the last writer published before it closed, and that is a look.
+ * Not if somebody polls: then a dead writer may have foretold what the lock's repair makes. */
+static bool is_at_end(struct shmp_header *h, int side)
+{
+    if (ready(h, side))
         return false;
-    if (load_acquire(&pipe->held[other]) != 0 || watch->tracked != 0)
-        return true;
-    watch->complete = false; /* the kernel counts a holder that we cannot see */
-    return !shmp_side_is_hung_up(end, other);
+    shmp_queue_wake_all(shmp_side_queue(h, side));
+    return side == SHMP_SIDE_WRITERS || !shmp_companion_is_watched(h);
 }
 
 static int wait_side(struct shmp_end *end, int side, bool any_handler, bool looked)
@@ -295,12 +312,13 @@ static int wait_side(struct shmp_end *end, int side, bool any_handler, bool look
         if (!must_sleep(end, side, &watch)) {
             shmp_queue_leave(queue, epoch);
             shmp_watch_release(&watch);
-            return 0;
+            return is_at_end(h, side) ? SHMP_THE_END : 0;
         }
         /* After our look: of two sides that go to sleep at once, one sees the other registered. */
         if (is_overdue(&stall, h, other) && !shmp_wake_ahead(pipe, other))
             shmp_side_wake_one(h, other);
         pace.soon = stall.since != 0;
+        pace.crowd = shmp_queue_waiters(queue);
         fetch_add_relaxed(side == SHMP_SIDE_READERS ? &h->r.sleeps : &h->w.sleeps, 1);
         uint64_t start = shmp_now_ns();
         enum shmp_woken woken = shmp_watch_sleep(&watch, shmp_queue_word(queue), epoch, 0, &pace);

@@ -319,7 +319,7 @@ static ssize_t wait_turn(PyObject *self, struct shmp_end *end)
     }
 }
 
-/* Until there is something to read, or the end.  0, or -errno, -EINTR with an exception.
+/* Until there is something to read, or the end.  0, SHMP_THE_END, or -errno, -EINTR with an exception.
  * The caller holds the end. */
 static ssize_t wait_readable(PyObject *self, struct shmp_end *end, struct shmp_call *call)
 {
@@ -382,6 +382,8 @@ static PyObject *base_read(PyObject *self, PyObject *const *args, Py_ssize_t nar
                 r = wait_readable(self, end, &call);
             if (r == 0)
                 bytes = read_now(end, (size_t)size, &r);
+            else if (r == SHMP_THE_END)
+                r = 0;
         }
         if (call.live) {
             shmp_hand_on(end, SHMP_SIDE_READERS);

@@ -232,7 +232,9 @@ void shmp_hand_on(struct shmp_end *end, int side);
  * true: worth another try. */
 bool shmp_spin(struct shmp_end *end, int side);
 bool shmp_can_spin(struct shmp_end *end, int side);
-/* Sleeps until the side can go on, or would see the end.  0, -EINTR.  any_handler: also one with
+#define SHMP_THE_END 1 /* end of file, or EPIPE: the other side is gone, and nothing is left to read */
+
+/* Sleeps until the side can go on, or would see the end.  0, SHMP_THE_END, -EINTR.  any_handler: also one with
  * SA_RESTART ends it.  looked: shmp_on_tick need not be called first. */
 int shmp_wait_side(struct shmp_end *end, int side, bool any_handler, bool looked);
 /* A turn that any handler ends the wait for, once the owner of a lock seems to be stopped: 0, -EINTR,

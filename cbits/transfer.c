@@ -248,6 +248,8 @@ static ssize_t write_steps(struct shmp_end *end, struct shmp_transfer *op, bool 
             if (r < 0)
                 return cut_short(end, op, r);
             op->slept = true;
+            if (r == SHMP_THE_END)
+                return broken_pipe(op);
         }
         op->announced = false;
     }
@@ -379,6 +381,8 @@ static ssize_t read_steps(struct shmp_end *end, struct shmp_transfer *op, bool m
             if (r < 0)
                 return r;
             op->slept = true;
+            if (r == SHMP_THE_END)
+                return 0;
         }
     }
 }

@@ -20,6 +20,7 @@ static void begin(struct shmp_watch *watch)
     watch->complete = true;
     watch->common = false;
     watch->tracked = 0;
+    watch->own_count = 0;
     shmp_peer_lists++;
 }
 
@@ -58,7 +59,7 @@ static bool is_of_our_side(uint64_t state, int side)
                : SHMP_STATE_READERS(state) == 0 && SHMP_STATE_WRITERS(state) != 0;
 }
 
-void shmp_watch_all(struct shmp_watch *watch, struct shmp_live *live, int side)
+void shmp_watch_others(struct shmp_watch *watch, struct shmp_live *live, int side)
 {
     struct shmp_header *h = live->seg->header;
     uint32_t limit = load_seq_cst(&h->wait.holder_limit);
@@ -67,12 +68,21 @@ void shmp_watch_all(struct shmp_watch *watch, struct shmp_live *live, int side)
         if ((int)i == live->index || load_seq_cst(&live->seg->holders[i].live) == 0)
             continue;
         uint64_t state = load_seq_cst(&live->seg->holders[i].state);
-        bool ours = is_of_our_side(state, side);
-        if (add_holder(watch, live, i, ours ? SHMP_WORD_CALL : SHMP_WORD_LIFE))
-            watch->tracked += !ours && SHMP_STATE_READERS(state) + SHMP_STATE_WRITERS(state) != 0;
+        if (is_of_our_side(state, side))
+            watch->own[watch->own_count++] = (uint16_t)i;
+        else if (add_holder(watch, live, i, SHMP_WORD_LIFE))
+            watch->tracked += SHMP_STATE_READERS(state) + SHMP_STATE_WRITERS(state) != 0;
         else if (!shmp_holder_reap(live, i))
             watch->complete = false;
     }
+}
+
+void shmp_watch_own(struct shmp_watch *watch, struct shmp_live *live)
+{
+    for (unsigned i = 0; i < watch->own_count; i++)
+        if (!add_holder(watch, live, watch->own[i], SHMP_WORD_CALL) &&
+            !shmp_holder_reap(live, watch->own[i]))
+            watch->complete = false;
 }
 
 void shmp_watch_holder(struct shmp_watch *watch, struct shmp_live *live, uint32_t index)
@@ -90,6 +100,11 @@ void shmp_watch_release(struct shmp_watch *watch)
     shmp_peer_lists--;
 }
 
+static uint32_t crowd(const struct shmp_pace *pace)
+{
+    return pace->crowd < 1 ? 1 : pace->crowd < SHMP_LARGEST_CROWD ? pace->crowd : SHMP_LARGEST_CROWD;
+}
+
 static uint64_t next_slice(const struct shmp_watch *watch, struct shmp_pace *pace)
 {
     if (watch->complete) {
@@ -100,7 +115,7 @@ static uint64_t next_slice(const struct shmp_watch *watch, struct shmp_pace *pac
                                : shmp_backstop_ns;
     }
     if (pace->looks++ < SHMP_FIRST_LOOKS)
-        pace->slice_ns = SHMP_FIRST_SLICE_NS;
+        pace->slice_ns = SHMP_FIRST_SLICE_NS * crowd(pace);
     else if (pace->slice_ns < SHMP_LAST_SLICE_NS)
         pace->slice_ns *= 2;
     return pace->slice_ns;

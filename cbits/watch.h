@@ -35,12 +35,15 @@ struct shmp_watch {
     bool complete;   /* all that may owe us a wake are watched */
     bool common;     /* others sleep on one of the words of whom we may not hear */
     unsigned tracked; /* watched holders of the other side */
+    unsigned own_count; /* holders of our side alone, by index */
+    uint16_t own[SHMP_HOLDERS];
     struct shmp_futex_waitv words[SHMP_WATCH_MAX + 1]; /* [0] is the caller's own word */
     struct shmp_peer *peers[SHMP_WATCH_MAX + 1];
 };
 
 /* How long to sleep without being woken. */
 struct shmp_pace {
+    uint32_t crowd; /* in: so many look for the same, and the first to find it tells the others */
     unsigned looks; /* so far, at what cannot be watched */
     uint64_t slice_ns;
     bool soon;   /* in: sleepers of the other side are overdue, look after SHMP_OVERDUE_NS */
@@ -58,12 +61,17 @@ extern uint64_t shmp_backstop_ns;
  * nothing tells us when: look often at first. */
 #define SHMP_FIRST_SLICE_NS UINT64_C(50000)
 #define SHMP_FIRST_LOOKS 20u
+/* They need the CPUs on which it dies: so a crowd looks as often as one alone would, together. */
+#define SHMP_LARGEST_CROWD 16u
 #define SHMP_LAST_SLICE_NS UINT64_C(4000000)
 /* Beside common words: at least two must be killed at once for the look to find anything. */
 #define SHMP_COMMON_SLICE_NS UINT64_C(500000000)
 
-/* For a sleeper of that side. */
-void shmp_watch_all(struct shmp_watch *watch, struct shmp_live *live, int side);
+/* For a sleeper of that side.  First those of the other side, and of whom that is not clear; then, if all
+ * of them are watched, our own.  Who looks again in a moment anyway hears of a death among his own by that, and he
+ * may be about to find the end, with a crowd that he has never met: 17 us for each of them. */
+void shmp_watch_others(struct shmp_watch *watch, struct shmp_live *live, int side);
+void shmp_watch_own(struct shmp_watch *watch, struct shmp_live *live);
 /* For who waits for that holder's lock. */
 void shmp_watch_holder(struct shmp_watch *watch, struct shmp_live *live, uint32_t index);
 void shmp_watch_release(struct shmp_watch *watch);

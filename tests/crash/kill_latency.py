@@ -9,7 +9,9 @@ same minute.
 A program of its own, because the kernel frees a dead process's memory before it closes its
 descriptors: the victim must be a small process, not the copy of a whole test run.
 
-    kill_latency.py BACKEND eof|epipe|hup|err KILLS
+    kill_latency.py BACKEND eof|epipe|hup|err KILLS [SURVIVORS]
+
+With more than one survivor the time of each of them counts.
 """
 
 from __future__ import annotations
@@ -30,8 +32,8 @@ from support.actors import ProcessActor
 EVENTS = {"hup": select.EPOLLHUP, "err": select.EPOLLERR}
 
 
-def measure(pipes: Pipes, what: str) -> float:
-    """One pipe, one survivor asleep in read or write, one victim with the only other end."""
+def measure(pipes: Pipes, what: str, survivors: int) -> list[float]:
+    """One pipe, survivors asleep in read or write, one victim with the only other end."""
     reader, writer = pipes.make(slots=1)
     mine, others = (reader, writer) if what in ("eof", "hup") else (writer, reader)
     if mine is writer:
@@ -58,16 +60,16 @@ def measure(pipes: Pipes, what: str) -> float:
 
     victim = spawn(pipes, hold, others)
     assert victim.receive() == "holding"
-    survivor = spawn(pipes, wait, mine)
+    crowd = [spawn(pipes, wait, mine) for _ in range(survivors)]
     others.close()
-    survivor.wait_blocked()
-    killing = time.monotonic()  # before, because kill() may return after the survivor woke
+    for survivor in crowd:
+        survivor.wait_blocked()
+    killing = time.monotonic()  # before, because kill() may return after a survivor woke
     victim.kill()
-    returned = survivor.result()
+    returned = [survivor.result() for survivor in crowd]
     victim.dispose()
     mine.close()
-    assert isinstance(returned, float)
-    return returned - killing
+    return [at - killing for at in returned if isinstance(at, float)]
 
 
 def spawn(pipes: Pipes, body: object, keep: End) -> ProcessActor:
@@ -79,8 +81,9 @@ def spawn(pipes: Pipes, body: object, keep: End) -> ProcessActor:
 if __name__ == "__main__":
     backend = next(backend for backend in ALL if backend.name == sys.argv[1])
     latencies: tuple[list[float], list[float]] = ([], [])
+    crowd_size = int(sys.argv[4]) if len(sys.argv) > 4 else 1
     with Pipes(backend) as measured, Pipes(OsPipe()) as control:
         for _ in range(int(sys.argv[3])):
-            latencies[0].append(measure(measured, sys.argv[2]))
-            latencies[1].append(measure(control, sys.argv[2]))
+            latencies[0].extend(measure(measured, sys.argv[2], crowd_size))
+            latencies[1].extend(measure(control, sys.argv[2], crowd_size))
     print(json.dumps(latencies))

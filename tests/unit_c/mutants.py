@@ -28,6 +28,63 @@ class Mutant:
 
 MUTANTS = [
     Mutant(
+        "who has slept until the end takes the ring's lock once more",
+        "block.c",
+        "return side == SHMP_SIDE_WRITERS || !shmp_companion_is_watched(h);",
+        "return false;",
+        "test_end",
+    ),
+    Mutant(
+        "who finds the end tells nobody",
+        "block.c",
+        "    shmp_queue_wake_all(shmp_side_queue(h, side));\n    return side ==",
+        "    return side ==",
+        "test_end",
+    ),
+    Mutant(
+        "each of a crowd looks as often as one alone",
+        "watch.c",
+        "pace->slice_ns = SHMP_FIRST_SLICE_NS * crowd(pace);",
+        "pace->slice_ns = SHMP_FIRST_SLICE_NS * (crowd(pace) != 0);",
+        "test_end",
+    ),
+    Mutant(
+        "nobody counts the crowd",
+        "block.c",
+        "        pace.crowd = shmp_queue_waiters(queue);\n",
+        "",
+        "test_end",
+    ),
+    Mutant(
+        "the others are met before the end is looked for",
+        "block.c",
+        "    shmp_watch_others(watch, &pipe->live, side);\n",
+        "    shmp_watch_others(watch, &pipe->live, side);\n"
+        "    if (watch->complete)\n        shmp_watch_own(watch, &pipe->live);\n",
+        "test_end",
+    ),
+    Mutant(
+        "the others are met by who looks again in a moment",
+        "block.c",
+        "    if (watch->complete)\n        shmp_watch_own",
+        "    shmp_watch_own",
+        "test_end",
+    ),
+    Mutant(
+        "who may sleep long does not watch the calls of his side",
+        "block.c",
+        "    if (watch->complete)\n        shmp_watch_own(watch, &pipe->live);\n",
+        "",
+        "test_company test_live",
+    ),
+    Mutant(
+        "the end of file is told without a look at a watched pipe's ring",
+        "block.c",
+        "return side == SHMP_SIDE_WRITERS || !shmp_companion_is_watched(h);",
+        "return true;",
+        "test_end",
+    ),
+    Mutant(
         "a merge publishes with a store, and overwrites the reader's seal",
         "ring.c",
         "    if (!cas_seq_cst32(slot, &word, word + n))\n        return false;\n",

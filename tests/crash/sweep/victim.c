@@ -64,7 +64,8 @@ static void get_to_know(struct victim *v)
     shmp_side_lock(end, side, true);
     shmp_side_is_present(end, side == SHMP_SIDE_READERS ? SHMP_SIDE_WRITERS : SHMP_SIDE_READERS);
     shmp_side_unlock(end, side);
-    shmp_watch_all(&watch, live, side);
+    shmp_watch_others(&watch, live, side);
+    shmp_watch_own(&watch, live);
     shmp_watch_release(&watch);
 }
 
