@@ -247,34 +247,39 @@ static int wait_for_any_handler(struct shmp_end *end, int side, bool tick)
     return r == -EINTR && !ready(h, side) ? -EINTR : 0;
 }
 
+enum outlook {
+    MUST_SLEEP,
+    CAN_GO_ON,
+    IS_ALONE, /* the other side is gone, and has left nothing to do */
+};
+
 /* Registered: is there anything to wait for?  Gathers whom to watch meanwhile. */
-static bool must_sleep(struct shmp_end *end, int side, struct shmp_watch *watch)
+static enum outlook look_out(struct shmp_end *end, int side, struct shmp_watch *watch)
 {
     struct shmp_pipe *pipe = end->pipe;
+    struct shmp_header *h = pipe->seg.header;
     int other = shmp_other_side(side);
     shmp_watch_others(watch, &pipe->live, side);
     if (load_acquire(&pipe->held[other]) == 0 && watch->tracked == 0) {
+        /* Then the look: the last writer may have published right before it closed. */
         if (shmp_side_is_hung_up(end, other))
-            return false;
+            return ready(h, side) ? CAN_GO_ON : IS_ALONE;
         watch->complete = false; /* the kernel counts a holder that we cannot see */
     }
     if (watch->complete)
         shmp_watch_own(watch, &pipe->live);
-    return !ready(pipe->seg.header, side);
+    return ready(h, side) ? CAN_GO_ON : MUST_SLEEP;
 }
 
-/* The other side is gone, or must_sleep() would not have returned without anything to do.  The others
- * look more seldom the more they are (watch.h): so whoever finds out tells them.
+/* The others look more seldom the more they are (watch.h): so whoever finds that it is alone tells them.
  *
- * Then a crowd leaves at once, and the ring's lock would let them go one by one, a sleep each: but all that
- * they want to know in there is whether the last writer published before it closed, and that is a look.
- * Not if somebody polls: then a dead writer may have foretold what the lock's repair makes. */
-static bool is_at_end(struct shmp_header *h, int side)
+ * Then a crowd leaves at once, and the ring's lock would let them go one by one, a sleep each: but nothing
+ * can come any more, so nobody needs it.  Only if somebody polls a dead writer may have foretold what the
+ * lock's repair makes. */
+static int leave_alone(struct shmp_header *h, int side)
 {
-    if (ready(h, side))
-        return false;
     shmp_queue_wake_all(shmp_side_queue(h, side));
-    return side == SHMP_SIDE_WRITERS || !shmp_companion_is_watched(h);
+    return side == SHMP_SIDE_WRITERS || !shmp_companion_is_watched(h) ? SHMP_THE_END : 0;
 }
 
 static int wait_side(struct shmp_end *end, int side, bool any_handler, bool looked)
@@ -309,10 +314,11 @@ static int wait_side(struct shmp_end *end, int side, bool any_handler, bool look
         /* Announce, then gather whom to watch, then look: a holder that attaches after the
          * gathering changes the epoch, a publish after the look finds us registered. */
         uint32_t epoch = shmp_queue_register(queue);
-        if (!must_sleep(end, side, &watch)) {
+        enum outlook outlook = look_out(end, side, &watch);
+        if (outlook != MUST_SLEEP) {
             shmp_queue_leave(queue, epoch);
             shmp_watch_release(&watch);
-            return is_at_end(h, side) ? SHMP_THE_END : 0;
+            return outlook == IS_ALONE ? leave_alone(h, side) : 0;
         }
         /* After our look: of two sides that go to sleep at once, one sees the other registered. */
         if (is_overdue(&stall, h, other) && !shmp_wake_ahead(pipe, other))

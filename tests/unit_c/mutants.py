@@ -30,8 +30,8 @@ MUTANTS = [
     Mutant(
         "who has slept until the end takes the ring's lock once more",
         "block.c",
-        "return side == SHMP_SIDE_WRITERS || !shmp_companion_is_watched(h);",
-        "return false;",
+        "return side == SHMP_SIDE_WRITERS || !shmp_companion_is_watched(h) ? SHMP_THE_END : 0;",
+        "return 0;",
         "test_end",
     ),
     Mutant(
@@ -64,6 +64,13 @@ MUTANTS = [
         "test_end",
     ),
     Mutant(
+        "who could go on, but was too late, takes that for the end",
+        "block.c",
+        "    return ready(h, side) ? CAN_GO_ON : MUST_SLEEP;",
+        "    return !ready(h, side) ? MUST_SLEEP : ready(h, side) ? CAN_GO_ON : IS_ALONE;",
+        "test_end",
+    ),
+    Mutant(
         "the others are met by who looks again in a moment",
         "block.c",
         "    if (watch->complete)\n        shmp_watch_own",
@@ -80,8 +87,8 @@ MUTANTS = [
     Mutant(
         "the end of file is told without a look at a watched pipe's ring",
         "block.c",
-        "return side == SHMP_SIDE_WRITERS || !shmp_companion_is_watched(h);",
-        "return true;",
+        "return side == SHMP_SIDE_WRITERS || !shmp_companion_is_watched(h) ? SHMP_THE_END : 0;",
+        "return SHMP_THE_END;",
         "test_end",
     ),
     Mutant(

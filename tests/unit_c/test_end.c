@@ -291,6 +291,43 @@ TEST(who_is_about_to_find_the_end_does_not_meet_the_others_meanwhile)
     all_see_the_end(&crowd);
 }
 
+/* ---- Who comes too late ------------------------------------------------------------------------------ */
+
+#define MESSAGES 3000u
+
+static void *send_all(void *unused)
+{
+    static unsigned char bytes[SHMP_SLOT_SIZE];
+    (void)unused;
+    for (unsigned i = 0; i < unit_rounds(MESSAGES); i++)
+        CHECK_EQ(shmp_write(ends[1], bytes, sizeof bytes), (ssize_t)sizeof bytes);
+    return NULL;
+}
+
+static void *receive_all(void *unused)
+{
+    unsigned char bytes[SHMP_SLOT_SIZE];
+    (void)unused;
+    for (unsigned i = 0; i < unit_rounds(MESSAGES); i++)
+        CHECK_EQ(shmp_read(ends[0], bytes, sizeof bytes), (ssize_t)sizeof bytes);
+    return NULL;
+}
+
+/* Woken for something that another one was faster to take: that is no end. */
+TEST(who_is_too_late_sleeps_again)
+{
+    pthread_t threads[6];
+    struct shmp_options options = {.capacity = SHMP_SLOT_SIZE};
+    kernel = shmp_sys;
+    CHECK_EQ(shmp_pipe2_with(ends, O_CLOEXEC, &options), 0);
+    for (int i = 0; i < 6; i++)
+        CHECK_EQ(pthread_create(&threads[i], NULL, i % 2 ? send_all : receive_all, NULL), 0);
+    for (int i = 0; i < 6; i++)
+        CHECK_EQ(pthread_join(threads[i], NULL), 0);
+    close_end(0);
+    close_end(1);
+}
+
 /* ---- What pollers were told comes first ------------------------------------------------------------- */
 
 static pid_t writer;
