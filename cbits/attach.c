@@ -131,19 +131,45 @@ static void count_end(struct shmp_end *end, uint32_t change)
 static void announce(struct shmp_pipe *pipe)
 {
     struct shmp_header *h = pipe->seg.header;
+    uint32_t gains = load_seq_cst(&pipe->live.gains);
     if (!shmp_queue_has_waiters(&h->wait.readable))
-        shmp_live_set_introduced(&pipe->live, SHMP_SIDE_READERS);
+        shmp_live_set_introduced(&pipe->live, SHMP_SIDE_READERS, gains);
     if (!shmp_queue_has_waiters(&h->wait.writable))
-        shmp_live_set_introduced(&pipe->live, SHMP_SIDE_WRITERS);
+        shmp_live_set_introduced(&pipe->live, SHMP_SIDE_WRITERS, gains);
+}
+
+/* The first end of a side that this process had not: those who sleep for that side's sake may know it
+ * as one of their own, whose calls alone they watch, and are owed another introduction. */
+static void gain_end(struct shmp_end *end)
+{
+    struct shmp_pipe *pipe = end->pipe;
+    uint32_t others = 0;
+    if (shmp_can_read(end) && load_relaxed(&pipe->held[SHMP_SIDE_READERS]) == 0)
+        others |= SHMP_INTRODUCED(SHMP_SIDE_WRITERS);
+    if (shmp_can_write(end) && load_relaxed(&pipe->held[SHMP_SIDE_WRITERS]) == 0)
+        others |= SHMP_INTRODUCED(SHMP_SIDE_READERS);
+    shmp_live_begin_gain(&pipe->live, others);
+    count_end(end, 1);
+    shmp_live_end_gain(&pipe->live);
+    announce(pipe);
+}
+
+static void renew_all(void)
+{
+    for (struct shmp_pipe *p = registry; p; p = p->next)
+        shmp_live_renew(&p->live);
 }
 
 int shmp_end_claim_slow(struct shmp_end *end)
 {
+    /* As each change of the record or of what entries say of it (shmp_holder_is_dead). */
+    pthread_mutex_lock(&registry_mutex);
     int r = shmp_live_claim(&end->pipe->live);
     if (r == 0) {
         publish_counts(end->pipe);
-        shmp_renew(); /* the record may be a new one */
+        renew_all(); /* the record may be a new one */
     }
+    pthread_mutex_unlock(&registry_mutex);
     return r;
 }
 
@@ -246,12 +272,6 @@ void shmp_registry_lock(void)
 void shmp_registry_unlock(void)
 {
     pthread_mutex_unlock(&registry_mutex);
-}
-
-static void renew_all(void)
-{
-    for (struct shmp_pipe *p = registry; p; p = p->next)
-        shmp_live_renew(&p->live);
 }
 
 void shmp_renew(void)
@@ -385,8 +405,7 @@ int shmp_end_new(struct shmp_end **out, int segment_fd, const struct shmp_header
             shmp_description_new(end, flags);
         end->next = end->pipe->ends;
         end->pipe->ends = end;
-        count_end(end, 1);
-        announce(end->pipe);
+        gain_end(end);
     }
     pthread_mutex_unlock(&registry_mutex);
     if (r < 0) {

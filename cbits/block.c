@@ -259,11 +259,15 @@ static enum outlook look_out(struct shmp_end *end, int side, struct shmp_watch *
     struct shmp_pipe *pipe = end->pipe;
     struct shmp_header *h = pipe->seg.header;
     int other = shmp_other_side(side);
+    uint64_t tail = load_seq_cst(&h->tail);
     shmp_watch_others(watch, &pipe->live, side);
     if (load_acquire(&pipe->held[other]) == 0 && watch->tracked == 0) {
-        /* Then the look: the last writer may have published right before it closed. */
+        /* Then the look: the last writer may have published right before it closed.  And if it has, and
+         * another one has read that meanwhile, perhaps there is a new writer by now: no end then, unless
+         * the lock says so.  What is empty after the companion's word, with nothing read since before
+         * it, was empty then. */
         if (shmp_side_is_hung_up(end, other))
-            return ready(h, side) ? CAN_GO_ON : IS_ALONE;
+            return ready(h, side) || load_seq_cst(&h->tail) != tail ? CAN_GO_ON : IS_ALONE;
         watch->complete = false; /* the kernel counts a holder that we cannot see */
     }
     if (watch->complete)

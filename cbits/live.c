@@ -240,18 +240,42 @@ void shmp_live_set_counts(struct shmp_live *live, uint32_t readers, uint32_t wri
 {
     if (live->index < 0)
         return;
-    uint64_t state = ((uint64_t)live->gen << 32) | ((uint64_t)(readers & 0xffffu) << 16) |
-                     (writers & 0xffffu);
+    uint64_t state = ((uint64_t)live->gen << 32) |
+                     ((uint64_t)(readers < 0xffffu ? readers : 0xffffu) << 16) |
+                     (writers < 0xffffu ? writers : 0xffffu);
     /* Before the epochs are bumped (attach) or the companion is closed (release): a
      * sleeper that gathers its watch list after that sees it. */
     store_seq_cst(&live->seg->holders[live->index].state, state);
 }
 
-void shmp_live_set_introduced(struct shmp_live *live, int side)
+void shmp_live_set_introduced(struct shmp_live *live, int side, uint32_t gains)
 {
-    fetch_or_seq_cst(&live->introduced, SHMP_INTRODUCED(side));
+    pthread_mutex_lock(&live->mutex);
+    if (load_relaxed(&live->gains) == gains && gains % 2 == 0) {
+        fetch_or_seq_cst(&live->introduced, SHMP_INTRODUCED(side));
+        if (live->index >= 0)
+            fetch_or_seq_cst(&live->seg->holders[live->index].introduced, SHMP_INTRODUCED(side));
+    }
+    pthread_mutex_unlock(&live->mutex);
+}
+
+void shmp_live_begin_gain(struct shmp_live *live, uint32_t others)
+{
+    pthread_mutex_lock(&live->mutex);
+    fetch_add_seq_cst(&live->gains, 1);
+    atomic_fetch_and(&live->introduced, ~others);
+    for (int side = 0; side < 2; side++)
+        if ((others & SHMP_INTRODUCED(side)) != 0)
+            store_relaxed(&live->debts[side], 0);
+    /* Before the count: a closer that sees that does not rely on us (is_held_elsewhere). */
     if (live->index >= 0)
-        fetch_or_seq_cst(&live->seg->holders[live->index].introduced, SHMP_INTRODUCED(side));
+        atomic_fetch_and(&live->seg->holders[live->index].introduced, ~others);
+    pthread_mutex_unlock(&live->mutex);
+}
+
+void shmp_live_end_gain(struct shmp_live *live)
+{
+    fetch_add_seq_cst(&live->gains, 1);
 }
 
 bool shmp_live_introduce(struct shmp_live *live, int side)
@@ -356,6 +380,12 @@ bool shmp_holder_is_dead(struct shmp_live *live, uint32_t index, uint32_t gen)
     /* The thread of its words may have ended, and its record locks be gone for the moment of a
      * close() (m14): but its record is open as long as any of its threads runs. */
     dead = dead && !shmp_record_is_open(load_relaxed(&h->pid), &peer->id);
+    /* That were three looks, at three moments of one who may live: it may have locked and renewed its record
+     * in between.  But a living one without the lock is in the registry's mutex and in no renewal, and then
+     * its entry names its present record: if that is still the one that is not open, it is dead. */
+    dead = dead &&
+           byte_lock(live->seg->fd, F_GETLK, F_WRLCK, SHMP_HOLDER_LOCK + index, &found) >= 0 &&
+           found == F_UNLCK && load_acquire(&h->record_seq) == peer->record_seq;
     shmp_peer_put(peer);
     return dead;
 }

@@ -48,6 +48,7 @@ struct shmp_live {
     uint32_t record_seq;
     uint32_t place; /* our words for this pipe in our record */
     _Atomic uint32_t introduced; /* our bits of the entry */
+    _Atomic uint32_t gains; /* of a side that we had not; odd while the count does not show it yet */
     _Atomic uint32_t debts[2]; /* sleepers by side that may not watch us; 0: not counted (presence.c) */
     struct shmp_peer **peers; /* by holder index, allocated at first use */
 };
@@ -69,8 +70,13 @@ int shmp_live_claim(struct shmp_live *live);
 void shmp_live_relock(struct shmp_live *live);
 /* Publishes how many descriptions of each kind this process holds. */
 void shmp_live_set_counts(struct shmp_live *live, uint32_t readers, uint32_t writers);
-/* Every sleeper of that side's queue watches us from now on. */
-void shmp_live_set_introduced(struct shmp_live *live, int side);
+/* Every sleeper of that side's queue watches us from now on, as what we were when the caller looked at
+ * `gains`, before it looked at the queue.  It is not so if we have become more since. */
+void shmp_live_set_introduced(struct shmp_live *live, int side, uint32_t gains);
+/* Around the first end of a side: sleepers of the other one, SHMP_INTRODUCED(...), watch no more than our
+ * calls so far. */
+void shmp_live_begin_gain(struct shmp_live *live, uint32_t others);
+void shmp_live_end_gain(struct shmp_live *live);
 /* With SHMP_RELAYS: whether all relays know us; from now on they do, and this once they are to be
  * told.  And of another, which shall tell before it counts again: either it sees this, or what it
  * has done before is seen behind it, its lock taken. */

@@ -84,8 +84,9 @@ void shmp_introduce_slow(struct shmp_pipe *pipe, int side)
 {
     /* Our entry was visible before this: who registers from now on watches us, and nobody
      * else sleeps when this returns. */
+    uint32_t gains = load_seq_cst(&pipe->live.gains);
     shmp_queue_wake_all(shmp_side_queue(pipe->seg.header, side));
-    shmp_live_set_introduced(&pipe->live, side);
+    shmp_live_set_introduced(&pipe->live, side, gains);
 }
 
 bool shmp_wake_ahead_slow(struct shmp_pipe *pipe, int side)
@@ -93,6 +94,7 @@ bool shmp_wake_ahead_slow(struct shmp_pipe *pipe, int side)
     struct shmp_header *h = pipe->seg.header;
     struct shmp_queue *queue = shmp_side_queue(h, side);
     uint32_t none = 0;
+    uint32_t gains = load_seq_cst(&pipe->live.gains);
     uint32_t asleep = shmp_queue_waiters(queue);
     if (asleep != 0)
         cas_seq_cst32(&pipe->live.debts[side], &none, asleep);
@@ -102,7 +104,7 @@ bool shmp_wake_ahead_slow(struct shmp_pipe *pipe, int side)
      * not watch us are gone. */
     bool woken = shmp_queue_wake_one(queue, shmp_side_wakes(h, side));
     if (!woken || atomic_fetch_sub(&pipe->live.debts[side], 1) == 1)
-        shmp_live_set_introduced(&pipe->live, side);
+        shmp_live_set_introduced(&pipe->live, side, gains);
     return woken;
 }
 
@@ -124,8 +126,9 @@ static bool is_held_elsewhere(struct shmp_pipe *pipe, int side)
 {
     uint32_t limit = load_acquire(&pipe->seg.header->wait.holder_limit);
     for (uint32_t i = 0; i < limit && i < SHMP_HOLDERS; i++)
-        if (shmp_holder_is_introduced(&pipe->live, i, shmp_other_side(side)) &&
-            holder_is_alive(pipe, side, i, NULL))
+        /* The count first: who gains that side takes the bit away before it shows that. */
+        if (holder_is_alive(pipe, side, i, NULL) &&
+            shmp_holder_is_introduced(&pipe->live, i, shmp_other_side(side)))
             return true;
     return false;
 }

@@ -300,6 +300,9 @@ bool shmp_record_enter_call(uint32_t place)
     if (calls[place]++ == 0 && self)
         set_call_word(place);
     bool stale = self != NULL && is_marked(self);
+    /* Nobody would mark it at our death, and the record cannot always be renewed (EMFILE): look often. */
+    if (stale)
+        store_seq_cst(own_word(self, place, SHMP_WORD_CALL), FUTEX_OWNER_DIED_BIT);
     pthread_mutex_unlock(&self_mutex);
     return stale;
 }
@@ -331,10 +334,14 @@ static long find_record(uint32_t pid, const struct shmp_record_id *id)
 
 bool shmp_record_is_open(uint32_t pid, const struct shmp_record_id *id)
 {
-    long fd = find_record(pid, id);
-    if (fd >= 0)
-        shmp_sys.close((int)fd);
-    return fd >= 0;
+    char path[64];
+    struct stat st;
+    snprintf(path, sizeof path, "/proc/%u/fd/%u", pid, id->fd);
+    /* Not opened: we may have no descriptor left, which says nothing of the other process. */
+    long r = shmp_sys.stat(path, &st);
+    if (r < 0)
+        return r == -ENOMEM || r == -EINTR;
+    return (uint64_t)st.st_dev == id->dev && (uint64_t)st.st_ino == id->ino;
 }
 
 /* The seal first: what is whole and sealed stays whole, and a touch of it is never SIGBUS.  In

@@ -229,7 +229,7 @@ static void sleep_on_words(struct relay *relay, uint64_t slice_ns)
 {
     struct timespec until = shmp_timespec(shmp_now_ns() + slice_ns);
     long r = shmp_sys.futex_waitv(relay->words, relay->word_count, slice_ns ? &until : NULL);
-    if (r == -ENOSYS) { /* before Linux 5.16, or forbidden here */
+    if (shmp_waitv_is_refused(r)) {
         until = shmp_timespec(shmp_now_ns() + NO_WAITV_SLICE_NS);
         shmp_sys.futex_wait(&relay->changed, (uint32_t)relay->words[0].value, &until);
     }

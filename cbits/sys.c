@@ -98,6 +98,11 @@ static long sys_pread(int fd, void *buffer, size_t count, off_t offset)
     return result(pread(fd, buffer, count, offset));
 }
 
+static long sys_stat(const char *path, struct stat *st)
+{
+    return result(stat(path, st));
+}
+
 static long sys_read(int fd, void *buffer, size_t count)
 {
     return result(read(fd, buffer, count));

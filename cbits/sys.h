@@ -37,6 +37,7 @@ struct shmp_futex_waitv {
     X(chmod, (const char *path, mode_t mode), (path, mode))                               \
     X(pipe2, (int fds[2], int flags), (fds, flags))                                       \
     X(eventfd, (unsigned count, int flags), (count, flags))                               \
+    X(stat, (const char *path, struct stat *st), (path, st))                              \
     X(fstat, (int fd, struct stat *st), (fd, st))                                         \
     X(ftruncate, (int fd, off_t length), (fd, length))                                    \
     X(fallocate, (int fd, int mode, off_t offset, off_t length), (fd, mode, offset, length)) \

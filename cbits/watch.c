@@ -1,7 +1,6 @@
 /* watch.c - sleeping on a word of the segment and on the lives of its holders at once. */
 #include "watch.h"
 
-#include <errno.h>
 #include <limits.h>
 
 #include "atomic.h"
@@ -140,7 +139,7 @@ enum shmp_woken shmp_watch_sleep(struct shmp_watch *watch, const _Atomic uint32_
     pace->safety = false;
     add_word(watch, 0, word, value);
     long r = shmp_sys.futex_waitv(watch->words, watch->count + 1, &until);
-    if (r == -ENOSYS) { /* before Linux 5.16, or forbidden here: look every few ms */
+    if (shmp_waitv_is_refused(r)) { /* look every few ms */
         until = shmp_timespec(late ? deadline_ns : now + SHMP_LAST_SLICE_NS);
         r = shmp_sys.futex_wait(word, value, &until);
         watch->complete = false;
@@ -159,7 +158,7 @@ enum shmp_woken shmp_watch_sleep(struct shmp_watch *watch, const _Atomic uint32_
     case -ETIMEDOUT:
         pace->safety = watch->complete && !watch->common && !pace->soon && !pace->tick && !late;
         return late ? SHMP_LATE : SHMP_LOOK;
-    default: /* EFAULT, EINVAL, ENOMEM: never sleep on what we do not understand */
+    default: /* never sleep on what we do not understand */
         return SHMP_LOOK;
     }
 }

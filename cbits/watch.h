@@ -22,6 +22,7 @@
 #ifndef SHMP_WATCH_H
 #define SHMP_WATCH_H
 
+#include <errno.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -40,6 +41,12 @@ struct shmp_watch {
     struct shmp_futex_waitv words[SHMP_WATCH_MAX + 1]; /* [0] is the caller's own word */
     struct shmp_peer *peers[SHMP_WATCH_MAX + 1];
 };
+
+/* futex_waitv is not there (before Linux 5.16), forbidden (EPERM), or takes too much (ENOMEM). */
+static inline bool shmp_waitv_is_refused(long r)
+{
+    return r < 0 && r != -EAGAIN && r != -EINTR && r != -ETIMEDOUT;
+}
 
 /* How long to sleep without being woken. */
 struct shmp_pace {

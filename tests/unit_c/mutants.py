@@ -28,6 +28,67 @@ class Mutant:
 
 MUTANTS = [
     Mutant(
+        "the end is taken for one moment without a second look at the tail",
+        "block.c",
+        "return ready(h, side) || load_seq_cst(&h->tail) != tail ? CAN_GO_ON : IS_ALONE;",
+        "return ready(h, side) ? CAN_GO_ON : IS_ALONE;",
+        "test_end",
+    ),
+    Mutant(
+        "who gains the other side stays introduced",
+        "live.c",
+        "    atomic_fetch_and(&live->introduced, ~others);\n",
+        "",
+        "test_gain",
+    ),
+    Mutant(
+        "who gains the other side stays introduced in the entry",
+        "live.c",
+        "        atomic_fetch_and(&live->seg->holders[live->index].introduced, ~others);\n",
+        "        ;\n",
+        "test_gain",
+    ),
+    Mutant(
+        "death is proven without a second look at the lock",
+        "live.c",
+        "           byte_lock(live->seg->fd, F_GETLK, F_WRLCK, SHMP_HOLDER_LOCK + index, &found) >= 0 &&\n",
+        "           true &&\n",
+        "test_witness",
+    ),
+    Mutant(
+        "death is proven with a record that may be an old one",
+        "live.c",
+        "found == F_UNLCK && load_acquire(&h->record_seq) == peer->record_seq;",
+        "found == F_UNLCK;",
+        "test_witness",
+    ),
+    Mutant(
+        "a record is looked for with a descriptor of one's own",
+        "record.c",
+        "    long r = shmp_sys.stat(path, &st);\n",
+        "    long r = shmp_sys.open(path, O_PATH | O_CLOEXEC);\n"
+        "    if (r >= 0) {\n"
+        "        long fd = r;\n"
+        "        r = shmp_sys.fstat((int)fd, &st);\n"
+        "        shmp_sys.close((int)fd);\n"
+        "    }\n",
+        "test_witness",
+    ),
+    Mutant(
+        "a call is watched by a word that nobody will mark",
+        "record.c",
+        "    if (stale)\n        store_seq_cst(own_word(self, place, SHMP_WORD_CALL), FUTEX_OWNER_DIED_BIT);\n",
+        "",
+        "test_witness",
+    ),
+    Mutant(
+        "only a kernel that does not know it refuses futex_waitv",
+        "watch.h",
+        "return r < 0 && r != -EAGAIN && r != -EINTR && r != -ETIMEDOUT;",
+        "return r == -ENOSYS;",
+        "test_watch",
+    ),
+    Mutant(
         "who has slept until the end takes the ring's lock once more",
         "block.c",
         "return side == SHMP_SIDE_WRITERS || !shmp_companion_is_watched(h) ? SHMP_THE_END : 0;",
@@ -46,7 +107,7 @@ MUTANTS = [
         "watch.c",
         "pace->slice_ns = SHMP_FIRST_SLICE_NS * crowd(pace);",
         "pace->slice_ns = SHMP_FIRST_SLICE_NS * (crowd(pace) != 0);",
-        "test_end",
+        "test_watch",
     ),
     Mutant(
         "nobody counts the crowd",

@@ -155,47 +155,15 @@ TEST(who_finds_nobody_to_read_tells_the_other_writers)
 /* ---- A crowd looks as often as one alone ---------------------------------------------------------- */
 
 static uint64_t until_ns;
-static uint64_t slept_at_ns;
-
-static long note_the_timer(struct shmp_futex_waitv *words, unsigned count, const struct timespec *until)
-{
-    (void)words;
-    (void)count;
-    slept_at_ns = shmp_now_ns();
-    until_ns = (uint64_t)until->tv_sec * 1000000000u + (uint64_t)until->tv_nsec;
-    return -ETIMEDOUT;
-}
-
-TEST(the_more_look_the_more_seldom_each_of_them_does)
-{
-    static const struct {
-        uint32_t crowd;
-        uint64_t times;
-    } cases[] = {{0, 1}, {1, 1}, {2, 2}, {15, 15}, {16, 16}, {17, 16}, {UINT32_MAX, 16}};
-    _Atomic uint32_t word = 0;
-    shmp_sys.futex_waitv = note_the_timer;
-    for (unsigned i = 0; i < sizeof cases / sizeof *cases; i++) {
-        struct shmp_watch watch = {.complete = false};
-        struct shmp_pace pace = {.crowd = cases[i].crowd};
-        for (unsigned look = 0; look < SHMP_FIRST_LOOKS; look++) {
-            uint64_t before = shmp_now_ns();
-            CHECK_EQ(shmp_watch_sleep(&watch, &word, 0, 0, &pace), SHMP_LOOK);
-            CHECK(until_ns - before >= cases[i].times * SHMP_FIRST_SLICE_NS);
-            CHECK(until_ns <= slept_at_ns + cases[i].times * SHMP_FIRST_SLICE_NS);
-        }
-        for (unsigned look = 0; look < 10; look++)
-            shmp_watch_sleep(&watch, &word, 0, 0, &pace);
-        CHECK(until_ns <= slept_at_ns + 2 * SHMP_LAST_SLICE_NS);
-    }
-}
-
 static int unseen = -1; /* a write end of the companion that no entry tells of */
 
 static long note_the_first_timer(struct shmp_futex_waitv *words, unsigned count,
                                  const struct timespec *until)
 {
+    (void)words;
+    (void)count;
     if (unseen >= 0) {
-        note_the_timer(words, count, until);
+        until_ns = (uint64_t)until->tv_sec * 1000000000u + (uint64_t)until->tv_nsec;
         close(unseen);
     }
     unseen = -1;
@@ -370,4 +338,92 @@ TEST(no_end_before_the_data_that_a_dead_writer_has_told_pollers_of)
     CHECK_EQ(writer, 0);
     CHECK_EQ(shmp_read(ends[0], &byte, 1), 0);
     close_end(0);
+}
+
+/* ---- No end in between two lives --------------------------------------------------------------------- */
+
+enum { LAST, OTHER_READER, NEXT, CAST };
+static pid_t cast[CAST];
+static int turn[CAST];
+static int over;
+
+static void play(int who)
+{
+    unit_pass(turn[who]);
+    unit_await(over);
+}
+
+static int let_the_last_write_and_die(void)
+{
+    if (cast[LAST] != 0) {
+        play(LAST);
+        unit_join(cast[LAST]);
+        cast[LAST] = 0;
+    } else {
+        play(NEXT); /* which is there to write */
+    }
+    return 0;
+}
+
+static long read_it_after_the_look(struct pollfd *fds, unsigned long count, int timeout)
+{
+    long r = kernel.poll(fds, count, timeout);
+    if (cast[LAST] == 0 && cast[OTHER_READER] != 0) {
+        CHECK_EQ(r, 1);
+        play(NEXT);
+        play(OTHER_READER);
+        unit_join(cast[OTHER_READER]);
+        cast[OTHER_READER] = 0;
+    }
+    return r;
+}
+
+/* When no writer was there data was, and when there was none a new writer had come. */
+TEST(the_end_is_one_moment)
+{
+    unsigned char byte = 0;
+    const char *name = unit_name();
+    kernel = shmp_sys;
+    over = unit_gate();
+    CHECK_EQ(shmp_mkfifo(name, 0600), 0);
+    ends[0] = shmp_open(name, O_RDONLY | O_NONBLOCK);
+    CHECK(ends[0] != NULL);
+    CHECK_EQ(shmp_fcntl(ends[0], F_SETFL, 0), 0);
+    for (int who = 0; who < CAST; who++) {
+        turn[who] = unit_gate();
+        cast[who] = unit_fork();
+        if (cast[who] != 0)
+            continue;
+        shmp_end *end = NULL;
+        if (who == LAST)
+            CHECK((end = shmp_open(name, O_WRONLY)) != NULL);
+        unit_pass(over);
+        unit_await(turn[who]);
+        if (who == LAST) {
+            CHECK_EQ(shmp_write(end, "last", 4), 4);
+            CHECK_EQ(shmp_close(end), 0);
+        } else if (who == OTHER_READER) {
+            unsigned char bytes[4];
+            CHECK_EQ(shmp_read(ends[0], bytes, 4), 4);
+        } else {
+            CHECK((end = shmp_open(name, O_WRONLY)) != NULL);
+            unit_pass(over);
+            unit_await(turn[who]);
+            CHECK_EQ(shmp_write(end, "next", 4), 4);
+        }
+        unit_pass(over);
+        unit_done();
+    }
+    for (int who = 0; who < CAST; who++)
+        unit_await(over);
+    shmp_on_tick = let_the_last_write_and_die;
+    shmp_sys.poll = read_it_after_the_look;
+    CHECK_EQ(shmp_read(ends[0], &byte, 1), 1);
+    CHECK_EQ(byte, 'n');
+    unit_join(cast[NEXT]);
+    close_end(0);
+    CHECK_EQ(shmp_unlink(name), 0);
+    for (int who = 0; who < CAST; who++)
+        close(turn[who]);
+    close(over);
 }
