@@ -54,6 +54,7 @@ MUTANTS = [
         "           byte_lock(live->seg->fd, F_GETLK, F_WRLCK, SHMP_HOLDER_LOCK + index, &found) >= 0 &&\n",
         "           true &&\n",
         "test_witness",
+        labels="death D2a",
     ),
     Mutant(
         "death is proven with a record that may be an old one",
