@@ -53,6 +53,8 @@ struct box {
 struct control {
     struct box box[ACTORS];
     _Atomic uint32_t victim_done;
+    _Atomic pid_t forked;         /* a fork child that is the victim, before its library knows */
+    _Atomic uint32_t forked_goes; /* it is traced */
     long victim_result;
     struct ledger ledger;
     unsigned char pattern[TAGS * PATTERN_BYTES];

@@ -16,6 +16,32 @@ static struct context *add(const struct operation *operation, enum state state,
     return context;
 }
 
+/* Its path is long (it looks at every holder that it may know), so the sample has few. */
+static void add_births(const struct operation *of_reader, const struct operation *of_writer)
+{
+    size_t from = count;
+    add(of_writer, SOME, IDLE, IDLE);
+    add(of_writer, EMPTY, ASLEEP, IDLE);
+    add(of_writer, EMPTY, ASLEEP, ABSENT);
+    add(of_writer, EMPTY, ASLEEP, IDLE)->late = true;
+    add(of_writer, EMPTY, POLLS, IDLE);
+    add(of_writer, EMPTY, POLLS, ABSENT);
+    add(of_writer, FULL, IDLE, ASLEEP);
+    add(of_writer, FULL, LOOKED, POLLS);
+    add(of_reader, SOME, IDLE, IDLE);
+    add(of_reader, FULL, IDLE, ASLEEP);
+    add(of_reader, FULL, ABSENT, ASLEEP);
+    add(of_reader, FULL, IDLE, ASLEEP)->late = true;
+    add(of_reader, FULL, IDLE, POLLS);
+    add(of_reader, FULL, ABSENT, POLLS);
+    add(of_reader, EMPTY, ASLEEP, IDLE);
+    add(of_reader, EMPTY, POLLS, LOOKED);
+    for (size_t i = from; i < count; i++)
+        table[i].only_all = of_reader->born != CHILD_OF_THE_LIVING ||
+                            (table[i].reader != ABSENT && table[i].writer != ABSENT) ||
+                            table[i].reader == POLLS || table[i].writer == POLLS;
+}
+
 static bool is_there(const struct operation *operation, enum state state, bool wrapped,
                      bool packets)
 {
@@ -148,6 +174,11 @@ static void lives(void)
         add(comes[i], FULL, IDLE, ASLEEP);
         add(comes[i], FULL, IDLE, POLLS);
     }
+    add_births(&child_reader, &child_writer);
+    add_births(&orphan_reader, &orphan_writer);
+    add(&orphan_sleeper, EMPTY, IDLE, IDLE)->only_all = true;
+    add(&orphan_sleeper, EMPTY, ASLEEP, IDLE)->only_all = true;
+    add(&orphan_sleeper, EMPTY, ABSENT, IDLE)->only_all = true;
     add(&drop_name, SOME, IDLE, IDLE);
     /* Nobody is there: a new life of an old name, and a name in the making. */
     add(&open_both, EMPTY, ABSENT, ABSENT);
@@ -226,6 +257,8 @@ static void recoveries(void)
         {&look_writer, &write_small, SOME, IDLE, IDLE},
         {&write_small, &rescue_reader, EMPTY, IDLE, IDLE},
         {&write_small, &arm_reader, EMPTY, IDLE, IDLE},
+        {&write_many, &write_small, EMPTY, IDLE, IDLE},
+        {&write_all, &look_reader, EMPTY, IDLE, IDLE},
     };
     static const struct recovery also[] = {
         {&read_slot, &rescue_writer, TWO, IDLE, IDLE},
@@ -235,11 +268,32 @@ static void recoveries(void)
         {&read_slot, &read_slot, TWO, IDLE, LISTENS},
         {&write_small, &write_small, EMPTY, ARMED, IDLE},
         {&read_slot, &read_slot, FULL, IDLE, ARMED},
+        {&write_all, &write_small, EMPTY, IDLE, IDLE},
+        {&write_all, &write_all, EMPTY, ASLEEP, IDLE},
+        {&write_many, &grow, EMPTY, POLLS, IDLE},
+        {&shrink, &write_small, SOME, IDLE, IDLE},
+        {&shrink, &read_slot, SOME, LOOKED, LOOKED},
+        {&shrink, &shrink, EMPTY, ASLEEP, IDLE},
+        {&arm_reader, &arm_reader, EMPTY, IDLE, IDLE},
+        {&arm_writer, &write_small, SOME, IDLE, IDLE},
+        {&arm_writer, &arm_writer, FULL, IDLE, IDLE},
+    };
+    /* At the wrap, and where no write may merge with another. */
+    static const struct recovery elsewhere[] = {
+        {&write_small, &write_small, SOME, IDLE, IDLE},
+        {&write_many, &write_small, EMPTY, IDLE, IDLE},
+        {&read_slot, &read_slot, FULL, IDLE, IDLE},
     };
     for (size_t i = 0; i < sizeof both / sizeof both[0]; i++)
         add_recovery(&both[i]);
     for (size_t i = 0; i < sizeof also / sizeof also[0]; i++)
         add_recovery(&also[i])->only_all = true;
+    for (size_t i = 0; i < sizeof elsewhere / sizeof elsewhere[0]; i++) {
+        struct context *wrapped = add_recovery(&elsewhere[i]);
+        struct context *packets = add_recovery(&elsewhere[i]);
+        wrapped->wrapped = wrapped->only_all = true;
+        packets->packets = packets->only_all = true;
+    }
 }
 
 /* While the victim is between two changes somebody else comes. */
@@ -470,6 +524,7 @@ static void other_lives(void)
         {&read_sleeping, EMPTY, IDLE, IDLE},    {&read_sleeping, EMPTY, ASLEEP, IDLE},
         {&close_writer, EMPTY, ASLEEP, ABSENT}, {&close_reader, FULL, ABSENT, ASLEEP},
         {&fork_writer, EMPTY, ASLEEP, IDLE},    {&look_reader, EMPTY, ASLEEP, IDLE},
+        {&child_writer, EMPTY, ASLEEP, IDLE},   {&child_reader, FULL, IDLE, ASLEEP},
         {&grow, FULL, IDLE, ASLEEP},            {&dup_writer, SOME, IDLE, IDLE},
     };
     for (size_t i = 0; i < sizeof goes_on / sizeof goes_on[0]; i++) {
@@ -499,6 +554,7 @@ static void every_state(void)
     static const struct operation *const in_each[] = {
         &write_small,  &write_slot,   &write_merging, &write_many,   &read_small,  &read_slot,
         &read_all,     &read_halves,  &close_reader,  &close_writer, &fork_reader, &fork_writer,
+        &child_reader, &child_writer, &orphan_reader, &orphan_writer,
         &exec_reader,  &exec_writer,  &exec_closing_reader, &exec_closing_writer,
         &dup_reader,   &dup_writer,   &import_reader, &import_writer, &open_reader, &open_writer,
         &open_both,    &drop_name,    &grow,          &grow_reader,  &shrink,      &look_reader,

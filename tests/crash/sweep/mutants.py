@@ -149,6 +149,53 @@ MUTANTS = [
         "grow to 8 slots after its thread's end",
     ),
     Mutant(
+        "a fork child's entry does not say which ends it has",
+        "attach.c",
+        "        publish_counts(p);\n        announce(p);\n",
+        "        announce(p);\n",
+        "fork child of writer, empty, reader asleep, writer absent",
+    ),
+    Mutant(
+        "a fork child has no entry of its own",
+        "live.c",
+        "    return shmp_live_claim(live);\n}\n\nvoid shmp_live_relock",
+        "    return 0;\n}\n\nvoid shmp_live_relock",
+        "fork child of reader, full, reader absent, writer asleep",
+    ),
+    Mutant(
+        "who opens a name that nobody has begins no new life",
+        "fifo.c",
+        "    r = shmp_incarnate(end);\n",
+        "    r = 0;\n",
+        "open both, some, reader absent, writer absent",
+    ),
+    Mutant(
+        "a name in the making can be opened before its FIFO is there",
+        "fifo.c",
+        "    r = make_fifo(path.text, object.st_mode & 0777, &fifo);\n",
+        "    shmp_seg_publish(fd, 0, 0);\n"
+        "    r = make_fifo(path.text, object.st_mode & 0777, &fifo);\n",
+        "mkfifo",
+    ),
+    Mutant(
+        "unlink takes the FIFO first and the name after it",
+        "fifo.c",
+        "    r = (int)shmp_sys.shm_unlink(object);\n",
+        "    if (r == 0 && whole == (long)sizeof h && h.instance != 0)\n"
+        "        shmp_sys.unlink(fifo_path(h.instance, name).text);\n"
+        "    r = (int)shmp_sys.shm_unlink(object);\n",
+        "unlink, some",
+    ),
+    Mutant(
+        "who counts for a dead one does it in two stores, and dies between them",
+        "notify.c",
+        "            store_seq_cst(&line->ops, ops + 1);\n        else",
+        "            store_release(&line->begun, ops),\n"
+        "                store_seq_cst(&line->ops, ops + 1), store_release(&line->begun, ops + 1);\n"
+        "        else",
+        "write 100 died; write 100, empty, reader listens",
+    ),
+    Mutant(
         "what `check` alone sees: a freed entry keeps its counts",
         "live.c",
         "            store_relaxed(&h->state, (uint64_t)gen << 32);\n"

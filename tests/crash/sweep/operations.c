@@ -4,11 +4,16 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
 #include <sys/ioctl.h>
+#include <sys/prctl.h>
 #include <unistd.h>
 
 #include "notify.h"
 #include "pipe.h"
+#include "victim.h"
 
 static unsigned char received[1 << 20]; /* by a victim: it takes that with it */
 
@@ -56,6 +61,75 @@ static long do_fork(struct victim *v)
         actor_run(CHILD, victim_end(v));
     }
     return child > 0 ? 0 : -errno;
+}
+
+/* ---- What a fork child does before its own code runs -------------------------------------- */
+
+/* The library's hook for children is kept from running in fork(): it is the operation, so it begins
+ * where the tracer can stop it.  The Makefile has the linker send pthread_atfork() here. */
+static void (*child_hook)(void);
+static bool deferred;
+
+static void unless_deferred(void)
+{
+    if (!deferred)
+        child_hook();
+}
+
+int __real_pthread_atfork(void (*prepare)(void), void (*parent)(void), void (*child)(void));
+int __wrap_pthread_atfork(void (*prepare)(void), void (*parent)(void), void (*child)(void));
+int __wrap_pthread_atfork(void (*prepare)(void), void (*parent)(void), void (*child)(void))
+{
+    child_hook = child;
+    return __real_pthread_atfork(prepare, parent, unless_deferred);
+}
+
+static void stay(int number)
+{
+    (void)number;
+    for (;;)
+        pause();
+}
+
+/* Only the child returns.  Until the tracer has it, it dies with its parent. */
+static void become_a_child(struct victim *v)
+{
+    (void)v;
+    signal(SIGCHLD, SIG_IGN); /* the tracer collects it */
+    signal(SIGTRAP, stay);    /* or it is let go at its end */
+    deferred = true;
+    if (fork() != 0)
+        stay(0);
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    atomic_store(&control->forked, getpid());
+    while (atomic_load(&control->forked_goes) == 0)
+        sched_yield();
+    prctl(PR_SET_PDEATHSIG, 0);
+}
+
+static struct victim *sleeper;
+
+static void fork_in_a_handler(int number)
+{
+    (void)number;
+    become_a_child(sleeper);
+    victim_perform(sleeper);
+}
+
+/* In a call that sleeps, when the director sees that it does: the child is in it, too. */
+static void become_a_child_asleep(struct victim *v)
+{
+    sleeper = v;
+    signal(SIGUSR1, fork_in_a_handler);
+    shmp_read(v->reader, received, sizeof received);
+    _exit(1);
+}
+
+static long do_be_born(struct victim *v)
+{
+    (void)v;
+    child_hook();
+    return 0;
 }
 
 /* Its ends go with it, or the kernel closes them.  In the new program nothing has happened yet. */
@@ -181,6 +255,7 @@ const struct operation write_small = W("write 100", 100);
 const struct operation write_slot = W("write 4096", 4 * K);
 const struct operation write_merging = W("write 4196", 4 * K + 100);
 const struct operation write_many = W("write 12000", 12000);
+const struct operation write_all = W("write 16384", 16 * K); /* each slot of an empty ring */
 const struct operation write_long = W("write 278628", 272 * K + 100);
 const struct operation write_sleeping = W("write 300 that sleeps", 300);
 const struct operation write_sleeping_long = W("write 10000 that sleeps", 10000);
@@ -196,6 +271,22 @@ const struct operation fork_reader = {"fork reader", HAS_READER, .run = do_fork,
                                       .forks = true};
 const struct operation fork_writer = {"fork writer", HAS_WRITER, .run = do_fork,
                                       .forks = true};
+const struct operation child_reader = {"fork child of reader", HAS_READER, .run = do_be_born,
+                                       .argument = KEEPS_ITS_END, .prepare = become_a_child,
+                                       .born = CHILD_OF_THE_LIVING};
+const struct operation child_writer = {"fork child of writer", HAS_WRITER, .run = do_be_born,
+                                       .argument = KEEPS_ITS_END, .prepare = become_a_child,
+                                       .born = CHILD_OF_THE_LIVING};
+const struct operation orphan_reader = {"orphan of reader", HAS_READER, .run = do_be_born,
+                                        .argument = KEEPS_ITS_END, .prepare = become_a_child,
+                                        .born = ORPHAN};
+const struct operation orphan_writer = {"orphan of writer", HAS_WRITER, .run = do_be_born,
+                                        .argument = KEEPS_ITS_END, .prepare = become_a_child,
+                                        .born = ORPHAN};
+const struct operation orphan_sleeper = {"orphan of sleeping reader", HAS_READER,
+                                         .run = do_be_born, .argument = KEEPS_ITS_END,
+                                         .prepare = become_a_child_asleep,
+                                         .born = ORPHAN_OF_A_SLEEPER};
 const struct operation exec_reader = {"execve reader", HAS_READER, .run = do_exec,
                                       .argument = KEEPS_ITS_END, .executes = true};
 const struct operation exec_writer = {"execve writer", HAS_WRITER, .run = do_exec,

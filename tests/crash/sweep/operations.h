@@ -36,15 +36,17 @@ struct operation {
     void (*prepare)(struct victim *victim);
     bool threads; /* of its own, besides the victim's */
     bool executes; /* argument: KEEPS_ITS_END, or the kernel closes it */
+    /* The victim is a child of who has prepared it; that one goes on, or is gone before. */
+    enum { NO_CHILD, CHILD_OF_THE_LIVING, ORPHAN, ORPHAN_OF_A_SLEEPER } born;
     enum { OF_A_PIPE, BY_NAME, MAKES_NAME } kind;
 };
 
 #define KEEPS_ITS_END 1
 
-extern const struct operation write_small, write_slot, write_merging, write_many, write_long,
+extern const struct operation write_small, write_slot, write_merging, write_many, write_all, write_long,
     write_sleeping, write_sleeping_long, read_small, read_slot, read_all, read_sleeping,
-    read_halves, close_reader, close_writer, fork_reader, fork_writer, exec_reader,
-    exec_writer, exec_closing_reader, exec_closing_writer, grow, grow_reader, shrink,
+    read_halves, close_reader, close_writer, fork_reader, fork_writer, child_reader,
+    child_writer, orphan_reader, orphan_writer, orphan_sleeper, exec_reader, exec_writer, exec_closing_reader, exec_closing_writer, grow, grow_reader, shrink,
     look_reader, look_writer, async_reader, async_writer, arm_reader, arm_writer, pending,
     listen_reader, listen_writer, count_reader, count_writer, rescue_reader, rescue_writer,
     unlisten_reader, unlisten_writer, dup_reader, dup_writer, import_reader, import_writer,

@@ -9,7 +9,7 @@ struct expected {
     long read[VICTIMS];   /* bytes, if it got that far; 0: does not read */
     bool returned;        /* the swept victim was back from its call */
     bool child;           /* it had forked */
-    bool lives;           /* it has executed a program, and was let go */
+    bool lives;           /* it has executed a program, and was let go; or its parent goes on */
 };
 
 /* Has the survivors go on to the end.  NULL, or what is wrong, in a static text. */

@@ -10,6 +10,7 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -45,6 +46,13 @@ static pid_t fork_child(void)
     if (pid == 0)
         prctl(PR_SET_PDEATHSIG, SIGKILL);
     return pid;
+}
+
+void stage_end_parent(struct stage *stage)
+{
+    if (stage->parent > 0)
+        tracer_kill(stage->parent);
+    stage->parent = 0;
 }
 
 /* ---- Building ------------------------------------------------------------------------------ */
@@ -236,14 +244,41 @@ static const char *leave(struct stage *stage, shmp_end *ends[2])
     return stage_view(stage, fd) ? NULL : "the view";
 }
 
+/* A victim that the one just forked forks in its turn.  false: it came to nothing. */
+static bool adopt_child(struct stage *stage)
+{
+    int status;
+    stage->parent = stage->victim[VICTIM];
+    stage->victim[VICTIM] = 0;
+    bool sleeps = stage->context->operation->born == ORPHAN_OF_A_SLEEPER;
+    while (atomic_load(&control->forked) == 0) {
+        if (waitpid(stage->parent, &status, WNOHANG) != 0)
+            return false;
+        if (sleeps && sleeps_in(stage->parent) == SYS_futex_waitv) {
+            kill(stage->parent, SIGUSR1);
+            sleeps = false;
+        }
+        sched_yield();
+    }
+    if (!tracer_adopt(atomic_load(&control->forked)))
+        return false;
+    stage->victim[VICTIM] = atomic_load(&control->forked);
+    atomic_store(&control->forked_goes, 1);
+    return true;
+}
+
 static const char *start_victims(struct stage *stage, shmp_end *ends[2])
 {
     for (unsigned which = 0; which < VICTIMS; which++) {
         if (which == SECOND && stage->context->dead == NULL)
             break;
         stage->victim[which] = fork_victim(stage, which, ends);
-        if (stage->victim[which] < 0 || !tracer_attend(stage->victim[which]))
+        bool born = which == VICTIM && stage->context->operation->born != NO_CHILD;
+        if (stage->victim[which] < 0 || (born && !adopt_child(stage)) ||
+            !tracer_attend(stage->victim[which]))
             return "a victim died too early";
+        if (born && stage->context->operation->born != CHILD_OF_THE_LIVING)
+            stage_end_parent(stage);
     }
     return NULL;
 }
@@ -298,6 +333,7 @@ void stage_clear(struct stage *stage)
     for (unsigned which = 0; which < VICTIMS; which++)
         if (stage->victim[which] > 0)
             tracer_kill(stage->victim[which]);
+    stage_end_parent(stage);
     stage->actor[CHILD] = control->box[CHILD].pid;
     for (unsigned who = 0; who < ACTORS; who++)
         if (stage->actor[who] > 0) {

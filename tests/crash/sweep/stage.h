@@ -22,6 +22,7 @@ struct stage {
     struct shmp_header *header; /* header and tables */
     const struct shmp_holder *holders;
     pid_t victim[VICTIMS];
+    pid_t parent; /* of the victim, where that is a fork child; 0: the director */
     pid_t actor[ACTORS];
     struct intent *intent[VICTIMS];
     bool reader_left; /* survivors with such an end */
@@ -32,6 +33,8 @@ struct stage {
 /* Everything is there, the survivors in their stances, each victim stopped before its operation.
  * NULL, or what went wrong. */
 const char *stage_set(struct stage *stage, const struct context *context);
+/* A fork child's parent dies. */
+void stage_end_parent(struct stage *stage);
 /* Whatever is still there is killed, closed, unlinked. */
 void stage_clear(struct stage *stage);
 /* Starts a survivor that asks for its end by name. */

@@ -282,7 +282,7 @@ static void fill_expected(const struct stage *stage, const struct course *course
 {
     const struct context *c = stage->context;
     *expected = (struct expected){.returned = atomic_load(&control->victim_done) != 0};
-    expected->lives = instant->variant == LEFT_ALIVE;
+    expected->lives = instant->variant == LEFT_ALIVE || stage->parent > 0;
     if (c->operation->reads)
         expected->read[VICTIM] =
             taken(c, expected->returned ? control->victim_result : path->result);
@@ -319,6 +319,7 @@ static bool kill_once(struct sweep *sweep, const struct course *course, const st
         tracer_step_once(pid);
     if (r == REACHED && instant->variant == LEFT_ALIVE) {
         tracer_let_go(pid);
+        stage_end_parent(stage);
     } else {
         tracer_kill(pid);
         stage->victim[VICTIM] = 0;
@@ -412,7 +413,8 @@ static void kill_along(struct sweep *sweep, const struct course *course, const s
         }
         if (chosen || extent->only >= 0)
             kill_at(sweep, course, path, &(struct instant){.state = k});
-        if (k == path->count && course->context->operation->executes)
+        if (k == path->count && (course->context->operation->executes ||
+                                 course->context->operation->born != NO_CHILD))
             kill_at(sweep, course, path, &(struct instant){k, LEFT_ALIVE});
         if ((marks & MARK_SLEEPS) != 0)
             kill_at(sweep, course, path, &(struct instant){k, IN_THE_CALL});

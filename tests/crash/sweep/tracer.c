@@ -115,6 +115,13 @@ bool tracer_attend(pid_t pid)
     return true;
 }
 
+bool tracer_adopt(pid_t pid)
+{
+    int status;
+    return ptrace(PTRACE_ATTACH, pid, NULL, NULL) == 0 && waitpid(pid, &status, __WALL) == pid &&
+           WIFSTOPPED(status) && ptrace(PTRACE_CONT, pid, NULL, NULL) == 0;
+}
+
 bool tracer_is_at_end(pid_t pid)
 {
     uint64_t ip = tracer_ip(pid);

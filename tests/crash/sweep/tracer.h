@@ -56,6 +56,8 @@ void tracer_prepare(void);
 void tracer_submit(void);
 /* Until a fresh victim stops there.  false: it died. */
 bool tracer_attend(pid_t pid);
+/* Traces a process that has not asked for it, and runs. */
+bool tracer_adopt(pid_t pid);
 /* It has stopped, or died, and nobody has been told yet. */
 bool tracer_has_news(pid_t pid);
 uint64_t tracer_ip(pid_t pid);

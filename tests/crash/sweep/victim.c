@@ -84,7 +84,7 @@ static void on_its_stack(void)
 }
 
 /* On a stack of its own, so that every address is the same in each run. */
-static _Noreturn void perform(struct victim *v)
+_Noreturn void victim_perform(struct victim *v)
 {
     static unsigned char stack[1 << 18] __attribute__((aligned(4096)));
     static ucontext_t there;
@@ -106,7 +106,7 @@ static _Noreturn void prepare_and_perform(struct victim *v, const struct context
         get_to_know(v);
     if (v->operation->prepare)
         v->operation->prepare(v);
-    perform(v);
+    victim_perform(v);
 }
 
 /* ---- In a program of its own -------------------------------------------------------------- */

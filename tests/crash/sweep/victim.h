@@ -13,6 +13,9 @@ _Noreturn void victim_run(const struct victim *victim, const struct context *con
 /* In the program that it has executed: with what is after "--victim". */
 _Noreturn void victim_go_on(char **arguments);
 
+/* The operation itself, when all is prepared. */
+_Noreturn void victim_perform(struct victim *victim);
+
 #define VICTIM_ARGUMENTS 5
 
 /* From the director: a descriptor of its pages that talk to victims, for programs. */
