@@ -187,13 +187,14 @@ MUTANTS = [
         "unlink, some",
     ),
     Mutant(
-        "who counts for a dead one does it in two stores, and dies between them",
-        "notify.c",
-        "            store_seq_cst(&line->ops, ops + 1);\n        else",
-        "            store_release(&line->begun, ops),\n"
-        "                store_seq_cst(&line->ops, ops + 1), store_release(&line->begun, ops + 1);\n"
-        "        else",
-        "write 100 died; write 100, empty, reader listens",
+        "who takes a lock from one that had it from the dead is not told",
+        "lock.c",
+        "                fetch_add_relaxed(&live->seg->header->stats.recoveries, 1);\n"
+        "                return SHMP_LOCKED_FROM_DEAD;\n",
+        "                uint64_t before =\n"
+        "                    fetch_add_relaxed(&live->seg->header->stats.recoveries, 1);\n"
+        "                return before % 2 ? SHMP_LOCKED : SHMP_LOCKED_FROM_DEAD;\n",
+        "write 100 died; write 100, empty, reader polls",
     ),
     Mutant(
         "what `check` alone sees: a freed entry keeps its counts",
