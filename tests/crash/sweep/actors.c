@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 struct control *control;
+shmp_end *beside[2];
 
 /* Shared, so that fork() does not copy its page tables thousands of times a minute. */
 void control_adopt(int fd)
@@ -172,6 +173,9 @@ static long finish(shmp_end *end)
 {
     if (notifier >= 0 && shmp_notifier_close(notifier) != 0)
         return -errno;
+    for (int i = 0; i < 2; i++)
+        if (beside[i] && shmp_close(beside[i]) != 0)
+            return -errno;
     return outcome(shmp_close(end));
 }
 
@@ -184,6 +188,7 @@ static long levels(shmp_end *end)
 static long carry_out(shmp_end *end, struct box *box)
 {
     int bytes = 0;
+    char byte = 0;
     switch (box->command) {
     case DO_READ:
         return logged_read(end, (size_t)box->argument);
@@ -215,6 +220,10 @@ static long carry_out(shmp_end *end, struct box *box)
         return outcome(shmp_fcntl(end, F_SETPIPE_SZ, box->argument));
     case DO_PENDING:
         return shmp_ioctl(end, FIONREAD, &bytes) < 0 ? -(long)errno : bytes;
+    case DO_READ_BESIDE:
+        return outcome(shmp_read(beside[0], &byte, 1));
+    case DO_WRITE_BESIDE:
+        return outcome(shmp_write(beside[1], &byte, 1));
     case DO_CLOSE:
         return finish(end);
     case DO_NOTHING:

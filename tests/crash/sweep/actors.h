@@ -32,6 +32,8 @@ enum command {
     DO_PENDING,    /* FIONREAD */
     DO_LISTEN,     /* opens a notifier */
     DO_COUNT,      /* how many operations it has counted by now */
+    DO_READ_BESIDE,  /* a byte of the pipe beside, blocking */
+    DO_WRITE_BESIDE, /* a byte into it */
     DO_CLOSE,
     DO_EXIT,
 };
@@ -67,6 +69,9 @@ int control_make(void);
 /* In that program. */
 void control_adopt(int fd);
 void control_reset(void);
+
+/* Another pipe that survivors and victims have, besides the one that is swept; or NULL. */
+extern shmp_end *beside[2];
 
 /* In the child: carries out commands until DO_EXIT.  Either end may be NULL. */
 _Noreturn void actor_run(enum who who, shmp_end *end);

@@ -10,7 +10,8 @@ const char *const stance_names[] = {"absent", "idle", "asleep", "polls", "edge",
 static const char *const arrival_names[] = {"", " after execve", " after its thread's end"};
 const char *const command_names[] = {
     "nothing", "reads", "writes",  "drains",   "fills",  "polls",   "polls", "edge-polls", "arms",
-    "arms",    "looks", "levels",  "resizes",  "pending?", "listens", "counts", "closes",  "exits"};
+    "arms",    "looks", "levels",  "resizes",  "pending?", "listens", "counts", "reads beside",
+    "writes beside", "closes", "exits"};
 static const char *const first_names[] = {"", ", then write", ", then resize", ", then look",
                                           ", then FIONREAD"};
 

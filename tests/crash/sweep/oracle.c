@@ -378,6 +378,22 @@ static const char *dismiss(struct stage *stage, enum who who)
     return NULL;
 }
 
+/* O10: the victim had both ends of the pipe beside, and what is asleep there is none of its business. */
+static const char *use_pipe_beside(void)
+{
+    if (beside[0] == NULL)
+        return NULL;
+    ask(READER, DO_READ_BESIDE, 0);
+    if (!await_asleep(READER) || has_answered(READER))
+        return WRONG("beside, the reader does not sleep: %ld", control->box[READER].result);
+    TRY(expect(WRITER, DO_WRITE_BESIDE, 0, 1, 1));
+    if (!await_answer(READER))
+        return WRONG("hang: beside, the reader is not woken");
+    return control->box[READER].result == 1
+               ? NULL
+               : WRONG("beside, a byte is read: %ld", control->box[READER].result);
+}
+
 /* O6: end of file for the last reader, at once, when the last writer closes. */
 static const char *close_all(struct stage *stage)
 {
@@ -523,6 +539,7 @@ const char *oracle_check(struct stage *stage, const struct expected *expected)
         TRY(check_count(stage, expected, WRITER, 0));
     }
     if (stage->actor[READER] && stage->actor[WRITER]) {
+        TRY(use_pipe_beside());
         TRY(sleep_and_wake());
         TRY(use_all_slots(stage));
         TRY(resize_and_back(stage));

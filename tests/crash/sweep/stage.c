@@ -135,6 +135,15 @@ static const char *make_pipe(struct stage *stage, shmp_end *ends[2])
     return NULL;
 }
 
+/* O10: whoever dies at one pipe disturbs nobody at another. */
+static bool make_pipe_beside(const struct context *c)
+{
+    beside[0] = beside[1] = NULL;
+    return c->operation->kind != OF_A_PIPE || c->operation->born != NO_CHILD ||
+           c->arrival != FORKED || c->reader == ABSENT || c->writer == ABSENT ||
+           shmp_pipe2(beside, O_CLOEXEC) == 0;
+}
+
 static const char *fill(struct stage *stage, shmp_end *ends[2])
 {
     struct ledger *ledger = &control->ledger;
@@ -241,6 +250,9 @@ static const char *leave(struct stage *stage, shmp_end *ends[2])
     int fd = open(path, O_RDWR | O_CLOEXEC);
     shmp_close(ends[0]);
     shmp_close(ends[1]);
+    for (int i = 0; i < 2; i++)
+        if (beside[i])
+            shmp_close(beside[i]);
     return stage_view(stage, fd) ? NULL : "the view";
 }
 
@@ -299,6 +311,8 @@ const char *stage_set(struct stage *stage, const struct context *c)
         return start_victims(stage, ends);
     if ((wrong = make_pipe(stage, ends)) || (wrong = fill(stage, ends)))
         return wrong;
+    if (!make_pipe_beside(c))
+        return "the pipe beside";
     if (cold) {
         wrong = leave(stage, ends);
         ends[0] = ends[1] = NULL;
