@@ -33,7 +33,7 @@ endif
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help build test pytest demo lint cbits unit_c sweep crash crash_all hostile fuzz pydev bench torture clean asan ubsan tsan model
+.PHONY: help build test pytest demo lint cbits unit_c sweep crash crash_all hostile fuzz pydev bench torture clean asan ubsan tsan model mutants
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z_]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -81,6 +81,10 @@ crash: build ## The same at every instruction, and the proof that it would notic
 
 crash_all: build ## The same, and recovery itself at every instruction (more than an hour)
 	@$(MAKE) -s -C tests/crash/sweep each-of-it
+
+mutants: build ## The core broken by rule, 120 ways: a C test must be red each time, or the sweep (an hour or two)
+	@$(PY) tests/unit_c/mutants.py
+	@$(PY) tests/crash/sweep/mutants.py
 
 pydev: build ## The Python test suites with -X dev and -W error (but for fork beside threads, which is their subject)
 	$(PY) -X dev -W error -m pytest -W ignore::DeprecationWarning:multiprocessing.popen_fork $(PYTEST_ARGS)

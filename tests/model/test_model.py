@@ -11,6 +11,7 @@ import pytest
 from model import labels
 
 HERE = Path(__file__).parent
+TESTS = labels.ROOT / "tests/unit_c"
 LINE = re.compile(r"(ok|WRONG) +(.+?) +(\d+) states +(\d+) steps .*?(holds|refuted|cut)")
 
 
@@ -83,6 +84,21 @@ def test_every_mutant_can_still_be_made() -> None:
         if mutant.old not in (labels.ROOT / "cbits" / mutant.file).read_text(encoding="utf-8")
     ]
     assert stale == []
+
+
+def test_every_mutant_names_tests_that_there_are() -> None:
+    sources = {path.stem: path.read_text(encoding="utf-8") for path in TESTS.glob("test_*.c")}
+    names = [*sources, *re.findall(r"^TEST\w*\((\w+)", "\n".join(sources.values()), re.MULTILINE)]
+    assert len(names) > 200
+    nowhere = [
+        (mutant.title, word)
+        for mutant in labels.mutants()
+        for word in mutant.tests.split()
+        if not any(word in name for name in names)
+    ]
+    assert nowhere == []
+    titles = [mutant.title for mutant in labels.mutants()]
+    assert sorted(set(titles)) == sorted(titles)
 
 
 def test_the_table_of_the_readme_is_the_present_one(built: Path) -> None:

@@ -1,6 +1,7 @@
 """Breaks the C core in a scratch copy, one rule at a time: a unit test must turn red each time.
 
 python tests/unit_c/mutants.py [word ...]: all of them, or those whose title has one of the words.
+python tests/unit_c/mutants.py --list: their titles, and the tests that must notice.
 """
 
 import os
@@ -1045,6 +1046,9 @@ def build_and_run(mutant: Mutant, scratch: Path) -> str:
 def main() -> int:
     words = sys.argv[1:]
     survivors = 0
+    if words == ["--list"]:
+        print("\n".join(f"{mutant.title}: {mutant.tests}" for mutant in MUTANTS))
+        return 0
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
         ignore = shutil.ignore_patterns("build")
