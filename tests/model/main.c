@@ -161,6 +161,8 @@ static const struct run runs[] = {
             .closes = true),
     REFUTED("a closer counts on one whom the sleepers do not watch", "C4", CLOSER_COUNTS_STRANGERS,
             TWO_WRITERS, LATE_WRITER, .deaths = 1, .closes = true),
+    REFUTED("who sees no holder does not ask the companion", "", HUNG_UP_NOT_ASKED, TWO_READERS,
+            .deaths = 1, .closes = true),
     REFUTED("end of file without another look", "T1", EOF_WITHOUT_A_LOOK, ONE_TO_ONE, .deaths = 1),
     REFUTED("wake all takes the count down first", "A", WAKE_ALL_COUNTS_FIRST, TWO_WRITERS,
             LATE_WRITER, .deaths = 1, .closes = true),

@@ -252,7 +252,7 @@ static void operate(const struct state *s, int i)
         return;
     case PUBLISH:
         if (!is(COUNTED_BEFORE_THE_PUBLISH)) {
-            next.begun = is(NOT_TAKEN_BACK) && s->begun;
+            next.begun = 0;
             go(i, UNLOCK, "nothing to move: begun = ops");
             p = begin(s, i);
         }

@@ -9,7 +9,6 @@ enum relay_variant {
     RELAY_AS_BUILT,
     NO_BEFORE,
     NO_BEGUN,
-    NOT_TAKEN_BACK,
     NO_SETTLE,
     COUNTED_BEFORE_THE_PUBLISH,
     COUNTED_AFTER_N4,
