@@ -75,11 +75,11 @@ hostile: build ## Damaged segments and hostile peers, all cases (about two minut
 sweep: ## A process killed at each change that an operation makes, in each context
 	@$(MAKE) -s -C tests/crash/sweep check
 
-crash: build ## The same at every instruction, and the proof that it would notice (half an hour)
+crash: build ## At every instruction (of most loops some passes; after another death each 4th), and the proof that it would notice (half an hour)
 	@$(MAKE) -s -C tests/crash/sweep all-of-it
 	@$(PY) tests/crash/sweep/mutants.py
 
-crash_all: build ## The same, and recovery itself at every instruction (more than an hour)
+crash_all: build ## The same, and each instruction after another death or a meeting; CC=clang for that build (more than an hour)
 	@$(MAKE) -s -C tests/crash/sweep each-of-it
 
 mutants: build ## The core broken by rule, 120 ways: a C test must be red each time, or the sweep (an hour or two)

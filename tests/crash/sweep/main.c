@@ -3,6 +3,7 @@
  *   sweep                       each change of the segment in each context, and every 128th instruction
  *   sweep --all                 every instruction; with another death or a meeting before, each 4th
  *   sweep --all --nested-stride 1   each one there, too
+ *   sweep --all --every-pass    of a loop, too: each pass
  *   sweep --only WORD           contexts whose description has the word
  *   sweep --number N --state K  one kill, to look at
  */
@@ -74,6 +75,8 @@ static struct options parse(int argc, char **argv)
             o.each = true;
         else if (strcmp(argv[i], "--pollers") == 0)
             o.extent.nested_pollers = true;
+        else if (strcmp(argv[i], "--every-pass") == 0)
+            o.extent.every_pass = true;
         else if (strcmp(argv[i], "--list") == 0)
             o.list = true;
         else if (strcmp(argv[i], "--dry") == 0)

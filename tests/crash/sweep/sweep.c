@@ -402,7 +402,7 @@ static void kill_along(struct sweep *sweep, const struct course *course, const s
         bool chosen = always || k % stride == shift % stride;
         if (extent->only >= 0 && (size_t)extent->only != k)
             continue;
-        if (extent->only < 0 && !always && !path->step[k].kept) {
+        if (extent->only < 0 && !always && !extent->every_pass && !path->step[k].kept) {
             result->thinned++;
             continue;
         }

@@ -41,6 +41,7 @@ struct extent {
     size_t stride;        /* and before every so manyth instruction */
     size_t nested_stride; /* the same where another death or a meeting precedes; each time others */
     size_t nested_points; /* of which every so manyth is taken */
+    bool every_pass;      /* of a loop: nothing is left out */
     bool nested_pollers;  /* also where survivors poll: most such kills must be stepped to */
     long only;            /* >= 0: this state of the path alone */
     size_t most;          /* violations before a context is given up */
