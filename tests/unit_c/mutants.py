@@ -976,6 +976,20 @@ MUTANTS = [
         labels="D5",
     ),
     Mutant(
+        "a claim that fails keeps its lock",
+        "live.c",
+        "        if (r < 0)\n            drop_index(live, i);\n    }\n",
+        "    }\n",
+        "test_faults",
+    ),
+    Mutant(
+        "an attach that fails keeps its place in the record",
+        "live.c",
+        "    if (r < 0) {\n        shmp_record_give_place(live->place);",
+        "    if (r < 0) {",
+        "test_faults",
+    ),
+    Mutant(
         "a resize does not lock the writers out",
         "capacity.c",
         "    int r = shmp_side_lock(end, SHMP_SIDE_WRITERS, true);\n    if (r < 0)\n"

@@ -118,18 +118,105 @@ struct scenario {
     int also;                  /* an errno that an injected one may turn into */
 };
 
-static unsigned records(void)
+/* Of this process: how many there are, and how many places pipes have in them. */
+static unsigned records(unsigned *places)
 {
     unsigned found = 0;
     DIR *directory = opendir("/proc/self/fd");
     CHECK(directory != NULL);
+    *places = 0;
     for (struct dirent *entry; (entry = readdir(directory)) != NULL;) {
         char target[256] = "";
-        if (readlinkat(dirfd(directory), entry->d_name, target, sizeof target - 1) > 0)
-            found += strstr(target, "memfd:shmpipe-record") != NULL;
+        if (readlinkat(dirfd(directory), entry->d_name, target, sizeof target - 1) < 0 ||
+            strstr(target, "memfd:shmpipe-record") == NULL)
+            continue;
+        found++;
+        struct shmp_record *record =
+            mmap(NULL, SHMP_RECORD_BYTES, PROT_READ, MAP_SHARED, atoi(entry->d_name), 0);
+        CHECK(record != MAP_FAILED);
+        for (uint32_t place = SHMP_COMMON_PLACE + 1; place < SHMP_RECORD_PLACES; place++)
+            *places += load_relaxed(shmp_record_word(record, record->word_offset, place,
+                                                     SHMP_WORD_LIFE)) != 0;
+        munmap(record, SHMP_RECORD_BYTES);
     }
     closedir(directory);
     return found;
+}
+
+/* ---- What is held in the segment, by whom ------------------------------------------------------- */
+
+#define TABLED 16u /* entries of a table that are looked at; the first free ones are taken first */
+
+/* Of another process; 0: nobody has it. */
+static pid_t locker_of(int fd, int64_t byte)
+{
+    struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = byte, .l_len = 1};
+    CHECK_EQ(real.lock(fd, F_GETLK, &lock), 0);
+    return lock.l_type == F_UNLCK ? 0 : lock.l_pid;
+}
+
+static bool is_gone(uint32_t pid)
+{
+    return kill((pid_t)pid, 0) < 0 && errno == ESRCH;
+}
+
+/* By a process that holds nothing of it but `own`, its own entry (-1: none): each entry is one process's,
+ * that has its lock and no other one.  How many live. */
+static unsigned check_entries(int fd, int own)
+{
+    unsigned char *base = mmap(NULL, SHMP_FIXED_BYTES, PROT_READ, MAP_SHARED, fd, 0);
+    CHECK(base != MAP_FAILED);
+    struct shmp_holder *holders = (struct shmp_holder *)(void *)(base + SHMP_HOLDERS_OFFSET);
+    unsigned living = 0;
+    for (uint32_t i = 0; i < TABLED; i++) {
+        if ((int)i == own)
+            continue;
+        pid_t locker = locker_of(fd, SHMP_HOLDER_LOCK + i);
+        uint32_t pid = load_relaxed(&holders[i].pid);
+        if (load_relaxed(&holders[i].live) == 0) {
+            CHECK_EQ(locker, 0);
+        } else if (!is_gone(pid)) { /* the dead are left to the next reaper */
+            CHECK_EQ(locker, pid);
+            for (uint32_t before = 0; before < i; before++)
+                CHECK(load_relaxed(&holders[before].live) == 0 ||
+                      load_relaxed(&holders[before].pid) != pid);
+            living++;
+        }
+    }
+    munmap(base, SHMP_FIXED_BYTES);
+    return living;
+}
+
+/* Those that another process has a lock on: without one an entry is as good as free. */
+static unsigned descriptions_held(int fd)
+{
+    unsigned held = 0;
+    for (uint32_t i = 0; i < TABLED; i++)
+        held += locker_of(fd, SHMP_DESCRIPTION_LOCK + i) != 0;
+    return held;
+}
+
+/* By our ends, which have one each but where two share it or there was none to be had. */
+static unsigned descriptions_used(void)
+{
+    const shmp_end *all[3] = {ends[0], ends[1], more};
+    unsigned used = 0;
+    for (int i = 0; i < 3; i++) {
+        bool counts = all[i] != NULL && all[i]->shared;
+        for (int before = 0; counts && before < i; before++)
+            counts = all[before] == NULL || !all[before]->shared ||
+                     all[before]->description != all[i]->description;
+        used += counts;
+    }
+    return used;
+}
+
+static int any_segment(void)
+{
+    for (int i = 0; i < 3; i++)
+        if (i < 2 ? ends[i] != NULL : more != NULL)
+            return shmp_segment_fd(i < 2 ? ends[i] : more);
+    return -1;
 }
 
 static void close_all(void)
@@ -140,6 +227,26 @@ static void close_all(void)
         if (ends[i])
             CHECK_EQ(shmp_close(ends[i]), 0);
     more = ends[0] = ends[1] = NULL;
+}
+
+/* While the ends are open only another process sees this one's locks: any close() drops them. */
+static void check_tables_from_outside(void)
+{
+    int fd = any_segment();
+    if (fd < 0)
+        return;
+    unsigned used = descriptions_used();
+    pid_t child = unit_fork();
+    if (child == 0) {
+        struct shmp_pipe *pipe = (more ? more : ends[0] ? ends[0] : ends[1])->pipe;
+        CHECK(pipe->live.index >= 0);
+        CHECK_EQ(check_entries(fd, pipe->live.index), helper > 0 ? 2 : 1);
+        if (helper <= 0) /* that has others */
+            CHECK_EQ(descriptions_held(fd), used);
+        close_all();
+        unit_done();
+    }
+    unit_join(child);
 }
 
 #define HIT 0
@@ -167,14 +274,23 @@ static _Noreturn void run(const struct scenario *s, int n)
         CHECK(error == injected || (s->also != 0 && error == s->also));
     if (s->check)
         s->check(result);
+    check_tables_from_outside();
+    int segment = any_segment() < 0 ? -1 : fcntl(any_segment(), F_DUPFD_CLOEXEC, 3);
     close_all();
+    if (segment >= 0) {
+        CHECK_EQ(check_entries(segment, -1), helper > 0 ? 1 : 0);
+        CHECK(helper > 0 || descriptions_held(segment) == 0);
+        CHECK_EQ(close(segment), 0);
+    }
     if (helper > 0)
         unit_kill(helper);
     if (name)
         shmp_unlink(name);
     CHECK_EQ(unit_descriptors(), descriptors);
     CHECK_EQ(unit_mappings(), mappings);
-    CHECK(records() <= 1);
+    unsigned places;
+    CHECK(records(&places) <= 1);
+    CHECK_EQ(places, 0);
     CHECK_EQ(unit_names_left(), 0);
     _exit(hit ? HIT : NOT_HIT);
 }
@@ -258,6 +374,57 @@ static void check_pipe2(long result)
 TEST(faults_in_pipe2)
 {
     all_faults(&(struct scenario){.operate = do_pipe2, .check = check_pipe2, .also = EAGAIN});
+}
+
+/* The thread that made the record ends while a pipe gets its place there: the record is made once
+ * more, and if that fails the place is free again. */
+static int first_is_over;
+static pthread_t first;
+static long (*plain_futex_wake)(const void *, int);
+
+static void *make_a_record(void *gate)
+{
+    shmp_end *own[2];
+    CHECK_EQ(shmp_pipe2(own, 0), 0);
+    CHECK_EQ(shmp_close(own[0]) | shmp_close(own[1]), 0);
+    unit_pass(*(int *)gate);
+    unit_await(first_is_over);
+    return NULL;
+}
+
+static long waking_as_the_first_ends(const void *address, int count)
+{
+    real.futex_wake = plain_futex_wake;
+    unit_pass(first_is_over);
+    CHECK_EQ(pthread_join(first, NULL), 0);
+    close(first_is_over);
+    return real.futex_wake(address, count);
+}
+
+static void make_record_elsewhere(void)
+{
+    int made = unit_gate();
+    first_is_over = unit_gate();
+    CHECK_EQ(pthread_create(&first, NULL, make_a_record, &made), 0);
+    unit_await(made);
+    close(made);
+    plain_futex_wake = real.futex_wake;
+    real.futex_wake = waking_as_the_first_ends;
+}
+
+static void check_pipe2_at_last(long result)
+{
+    check_pipe2(result);
+    if (result < 0)
+        check_pipe2(do_pipe2());
+}
+
+TEST(faults_in_pipe2_as_the_records_thread_ends)
+{
+    all_faults(&(struct scenario){.prepare = make_record_elsewhere,
+                                  .operate = do_pipe2,
+                                  .check = check_pipe2_at_last,
+                                  .also = EAGAIN});
 }
 
 static long do_mkfifo(void)
@@ -592,10 +759,14 @@ TEST(faults_in_unlink)
 static long do_fork(void)
 {
     char back[3];
+    int here = unit_gate();
+    int go_on = unit_gate();
     pid_t child = unit_fork(); /* the fork hook's calls fail in the child */
     if (child == 0) {
         int before = countdown;
         countdown = 0;
+        unit_pass(here);
+        unit_await(go_on);
         CHECK_EQ(shmp_write(ends[1], "abc", 3), 3);
         CHECK_EQ(shmp_read(ends[0], back, 3), 3);
         CHECK_EQ(shmp_fcntl(ends[0], F_GETFL, 0), O_RDONLY | O_NONBLOCK);
@@ -603,6 +774,13 @@ static long do_fork(void)
         CHECK_EQ(shmp_close(ends[1]), 0);
         _exit(before == 0 ? HIT : NOT_HIT);
     }
+    /* Whether it has got an entry or not: it has no lock without one. */
+    unit_await(here);
+    struct shmp_pipe *pipe = ends[0]->pipe;
+    CHECK(check_entries(pipe->seg.fd, pipe->live.index) <= 1);
+    unit_pass(go_on);
+    close(here);
+    close(go_on);
     int status = unit_wait(child);
     CHECK(WIFEXITED(status) && (WEXITSTATUS(status) == HIT || WEXITSTATUS(status) == NOT_HIT));
     if (WEXITSTATUS(status) == HIT) {
