@@ -80,13 +80,8 @@ static int make_fifo(const char *path, mode_t mode, struct stat *st)
     if (r < 0)
         return (int)r;
     r = shmp_sys.chmod(path, mode); /* exactly the object's, whatever the umask took */
-    long fd = r < 0 ? r : shmp_sys.open(path, O_PATH | O_NOFOLLOW | O_CLOEXEC);
-    if (fd >= 0) {
-        r = shmp_sys.fstat((int)fd, st);
-        shmp_sys.close((int)fd);
-    } else {
-        r = fd;
-    }
+    if (r == 0)
+        r = shmp_sys.lstat(path, st);
     if (r < 0)
         shmp_sys.unlink(path);
     return (int)r;
@@ -172,11 +167,7 @@ int shmp_fifo_is_beside(const struct shmp_header *h)
     memcpy(name, h->name, SHMP_NAME_MAX);
     if (strchr(name, '/'))
         return -SHMP_ECORRUPT;
-    long fd = shmp_sys.open(fifo_path(h->instance, name).text, O_PATH | O_NOFOLLOW | O_CLOEXEC);
-    if (fd < 0)
-        return (int)fd;
-    long r = shmp_sys.fstat((int)fd, &st);
-    shmp_sys.close((int)fd);
+    long r = shmp_sys.lstat(fifo_path(h->instance, name).text, &st);
     return r < 0 ? (int)r : is_made_with(h, &st) ? 0 : -SHMP_ECORRUPT;
 }
 
@@ -253,13 +244,10 @@ int shmp_fifo_unlink(int fd, const char *name)
         r = (int)shmp_sys.fstat(fd, &ours);
     if (r < 0)
         return r;
-    /* The name may be another pipe's by now (H44). */
+    /* The name may be another pipe's by now (H44).  Without a descriptor: there may be none left, and
+     * that be why the name is to go. */
     snprintf(path, sizeof path, DIRECTORY "%s", object + 1);
-    long at = shmp_sys.open(path, O_PATH | O_NOFOLLOW | O_CLOEXEC);
-    if (at < 0)
-        return (int)at;
-    r = (int)shmp_sys.fstat((int)at, &named);
-    shmp_sys.close((int)at);
+    r = (int)shmp_sys.lstat(path, &named);
     if (r == 0 && (named.st_ino != ours.st_ino || named.st_dev != ours.st_dev))
         r = -ENOENT;
     /* First, what the FIFO is called: without that it would stay behind. */

@@ -83,6 +83,11 @@ static long sys_fstat(int fd, struct stat *st)
     return result(fstat(fd, st));
 }
 
+static long sys_lstat(const char *path, struct stat *st)
+{
+    return result(lstat(path, st));
+}
+
 static long sys_ftruncate(int fd, off_t length)
 {
     return result(ftruncate(fd, length));

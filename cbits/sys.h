@@ -39,6 +39,7 @@ struct shmp_futex_waitv {
     X(eventfd, (unsigned count, int flags), (count, flags))                               \
     X(stat, (const char *path, struct stat *st), (path, st))                              \
     X(fstat, (int fd, struct stat *st), (fd, st))                                         \
+    X(lstat, (const char *path, struct stat *st), (path, st))                             \
     X(ftruncate, (int fd, off_t length), (fd, length))                                    \
     X(fallocate, (int fd, int mode, off_t offset, off_t length), (fd, mode, offset, length)) \
     X(pread, (int fd, void *buffer, size_t count, off_t offset), (fd, buffer, count, offset)) \

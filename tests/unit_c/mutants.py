@@ -990,6 +990,13 @@ MUTANTS = [
         "test_faults",
     ),
     Mutant(
+        "what mkfifo could not finish is removed at the first try or never",
+        "api.c",
+        "tries < 10 && r < 0 && r != -ENOENT",
+        "tries < 1 && r < 0 && r != -ENOENT",
+        "test_faults",
+    ),
+    Mutant(
         "a resize does not lock the writers out",
         "capacity.c",
         "    int r = shmp_side_lock(end, SHMP_SIDE_WRITERS, true);\n    if (r < 0)\n"

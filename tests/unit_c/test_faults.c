@@ -43,6 +43,7 @@ static const int errnos[CALLS][ERRNOS] = {
     [CALL_pipe2] = {EMFILE, ENFILE, EMFILE, ENFILE},
     [CALL_eventfd] = {EMFILE, ENFILE, ENOMEM, ENODEV},
     [CALL_fstat] = {ENOMEM, EOVERFLOW, ENOMEM, EOVERFLOW},
+    [CALL_lstat] = {ENOMEM, EACCES, ENOMEM, EACCES},
     [CALL_ftruncate] = {ENOMEM, EFBIG, EINTR, EIO},
     [CALL_fallocate] = {ENOSPC, EINTR, ENOMEM, EFBIG},
     [CALL_pread] = {EIO, ENOMEM, EINTR, EIO},
@@ -64,13 +65,21 @@ static const int errnos[CALLS][ERRNOS] = {
 static struct shmp_sys_table real;
 static _Atomic int countdown; /* 0: nothing fails (any more) */
 static int which;     /* of the errnos */
+static int burst;     /* so many of that call in a row fail */
 static int injected;
 static int failed_call = -1;
+static _Atomic int repeats; /* still to fail */
 
 static int next_failure(int call)
 {
     if (errnos[call][which] == 0)
         return 0;
+    int again = repeats;
+    while (again > 0 && call == failed_call &&
+           !atomic_compare_exchange_weak(&repeats, &again, again - 1))
+        ;
+    if (again > 0 && call == failed_call)
+        return injected;
     int before = countdown; /* a relay makes calls, too */
     while (before > 0 && !atomic_compare_exchange_weak(&countdown, &before, before - 1))
         ;
@@ -78,6 +87,7 @@ static int next_failure(int call)
         return 0;
     failed_call = call;
     injected = errnos[call][which];
+    repeats = burst - 1;
     return injected;
 }
 
@@ -241,8 +251,9 @@ static void check_tables_from_outside(void)
         struct shmp_pipe *pipe = (more ? more : ends[0] ? ends[0] : ends[1])->pipe;
         CHECK(pipe->live.index >= 0);
         CHECK_EQ(check_entries(fd, pipe->live.index), helper > 0 ? 2 : 1);
-        if (helper <= 0) /* that has others */
-            CHECK_EQ(descriptions_held(fd), used);
+        /* An unlock that fails, where it would split a range, leaves a lock until the next close(). */
+        unsigned held = descriptions_held(fd);
+        CHECK(helper > 0 || held == used || (failed_call == CALL_lock && held == used + 1));
         close_all();
         unit_done();
     }
@@ -264,7 +275,7 @@ static _Noreturn void run(const struct scenario *s, int n)
     long result = s->operate();
     int error = errno;
     bool hit = countdown == 0;
-    countdown = 0;
+    countdown = repeats = 0;
     const char *call = hit ? call_names[failed_call] : "nothing";
     dprintf(2, "call %d, %s failing with %s: result %ld, %s\n", n, call,
             hit ? strerror(injected) : "", result, result < 0 ? strerror(error) : "");
@@ -295,29 +306,35 @@ static _Noreturn void run(const struct scenario *s, int n)
     _exit(hit ? HIT : NOT_HIT);
 }
 
-/* The output of the runs that went well is of no interest. */
+/* The output of the runs that went well is of no interest.  true: there was an n-th call. */
+static bool one_fault(const struct scenario *s, int n)
+{
+    off_t before = lseek(2, 0, SEEK_END);
+    pid_t pid = unit_fork();
+    if (pid == 0)
+        run(s, n);
+    int status = unit_wait(pid);
+    if (WIFSIGNALED(status))
+        unit_fail("run", n, "killed by signal %d", WTERMSIG(status));
+    if (WEXITSTATUS(status) != HIT && WEXITSTATUS(status) != NOT_HIT)
+        unit_fail("run", n, "errno number %d, %d in a row, failed as said above", which, burst);
+    if (before >= 0 && ftruncate(2, before) == 0)
+        lseek(2, before, SEEK_SET);
+    return WEXITSTATUS(status) == HIT;
+}
+
+/* Once, and as often as what is tried again, or cleaned up by the same call, meets it again. */
+static const int bursts[] = {1, 4};
+
 static void all_faults(const struct scenario *s)
 {
-    int most = 0;
-    for (which = 0; which < ERRNOS; which++)
-        for (int n = 1;; n++) {
-            CHECK(n < 2000);
-            off_t before = lseek(2, 0, SEEK_END);
-            pid_t pid = unit_fork();
-            if (pid == 0)
-                run(s, n);
-            int status = unit_wait(pid);
-            if (WIFSIGNALED(status))
-                unit_fail("run", n, "killed by signal %d", WTERMSIG(status));
-            if (WEXITSTATUS(status) != HIT && WEXITSTATUS(status) != NOT_HIT)
-                unit_fail("run", n, "errno number %d, failed as said above", which);
-            if (before >= 0 && ftruncate(2, before) == 0)
-                lseek(2, before, SEEK_SET);
-            if (WEXITSTATUS(status) == NOT_HIT)
-                break;
-            most = n > most ? n : most;
+    for (size_t i = 0; i < sizeof bursts / sizeof bursts[0]; i++)
+        for (which = 0; which < ERRNOS; which++) {
+            int n = 1;
+            for (burst = bursts[i]; one_fault(s, n); n++)
+                CHECK(n < 2000);
+            CHECK(n > 1 || which > 0); /* otherwise this tests nothing */
         }
-    CHECK(most > 0); /* otherwise this tests nothing */
 }
 
 /* ---- Is the pipe in order? -------------------------------------------------------------------- */
@@ -764,7 +781,7 @@ static long do_fork(void)
     pid_t child = unit_fork(); /* the fork hook's calls fail in the child */
     if (child == 0) {
         int before = countdown;
-        countdown = 0;
+        countdown = repeats = 0;
         unit_pass(here);
         unit_await(go_on);
         CHECK_EQ(shmp_write(ends[1], "abc", 3), 3);
