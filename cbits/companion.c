@@ -160,8 +160,11 @@ static void take_free_slots(struct shmp_companion_line *c, int fd)
     for (long size = is_limited(c) ? LEAST_BYTES : SHMP_PAGE; size <= COMPANION_BYTES; size *= 2) {
         int queued = 0;
         uint32_t level = size == COMPANION_BYTES ? SHMP_LEVEL_FULL : SHMP_LEVEL_SHRUNK;
-        if (shmp_sys.fcntl(fd, F_SETPIPE_SZ, size) < 0)
+        long r = shmp_sys.fcntl(fd, F_SETPIPE_SZ, size);
+        if (r == -EBUSY) /* more slots are in use */
             continue;
+        if (r < 0) /* not full: the next sync tries again */
+            return;
         if (is_limited(c))
             level = shmp_sys.ioctl(fd, FIONREAD, &queued) == 0 && queued > (int)SHMP_PAGE
                         ? SHMP_LEVEL_FULL

@@ -997,6 +997,14 @@ MUTANTS = [
         "test_faults",
     ),
     Mutant(
+        "what could not be made full is taken for full",
+        "companion.c",
+        "        if (r == -EBUSY) /* more slots are in use */\n            continue;\n"
+        "        if (r < 0) /* not full: the next sync tries again */\n            return;\n",
+        "        if (r < 0)\n            continue;\n",
+        "test_faults",
+    ),
+    Mutant(
         "a resize does not lock the writers out",
         "capacity.c",
         "    int r = shmp_side_lock(end, SHMP_SIDE_WRITERS, true);\n    if (r < 0)\n"

@@ -7,10 +7,12 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <signal.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
 
+#include "companion.h"
 #include "pipe.h"
 #include "sys.h"
 #include "unit.h"
@@ -30,36 +32,42 @@ static const char *const call_names[CALLS] = {
 #undef X
 };
 
-#define ERRNOS 4
-/* What each may plausibly say.  Left empty: calls whose failure nobody could tell (futex_wake,
- * raise_sigpipe) or for which there is nothing to do but to leave the name (unlink). */
+#define ERRNOS 5
+/* What each may plausibly say.  Left empty:
+ *   yield, set_sigmask, raise_sigpipe   fail on wrong arguments only;
+ *   thread_exists, restarting_handlers  give an answer, and no error;
+ *   futex_wake                          fails where there is no memory, and then nobody sleeps there;
+ *   unlink                              of a FIFO whose object is gone: there is nothing to do but
+ *                                       to leave it. */
 static const int errnos[CALLS][ERRNOS] = {
     [CALL_memfd_create] = {EMFILE, ENFILE, ENOMEM, EPERM},
-    [CALL_shm_open] = {EMFILE, ENFILE, EACCES, ENOSPC},
-    [CALL_open] = {EMFILE, ENFILE, EACCES, EINTR},
-    [CALL_close] = {EINTR, EIO, EINTR, EIO},
+    [CALL_shm_open] = {EMFILE, ENFILE, EACCES, ENOSPC, ELOOP},
+    [CALL_shm_unlink] = {EACCES, EPERM, ENOMEM},
+    [CALL_open] = {EMFILE, ENFILE, EACCES, EINTR, ELOOP},
+    [CALL_close] = {EINTR, EIO},
     [CALL_mkfifo] = {ENOSPC, EACCES, EROFS, EDQUOT},
-    [CALL_chmod] = {EPERM, EROFS, EPERM, EROFS},
-    [CALL_pipe2] = {EMFILE, ENFILE, EMFILE, ENFILE},
+    [CALL_chmod] = {EPERM, EROFS},
+    [CALL_pipe2] = {EMFILE, ENFILE},
     [CALL_eventfd] = {EMFILE, ENFILE, ENOMEM, ENODEV},
-    [CALL_fstat] = {ENOMEM, EOVERFLOW, ENOMEM, EOVERFLOW},
-    [CALL_lstat] = {ENOMEM, EACCES, ENOMEM, EACCES},
+    [CALL_fstat] = {ENOMEM, EOVERFLOW},
+    [CALL_lstat] = {ENOMEM, EACCES, ELOOP},
     [CALL_ftruncate] = {ENOMEM, EFBIG, EINTR, EIO},
-    [CALL_fallocate] = {ENOSPC, EINTR, ENOMEM, EFBIG},
-    [CALL_pread] = {EIO, ENOMEM, EINTR, EIO},
-    [CALL_read] = {EAGAIN, EINTR, EAGAIN, EINTR},
-    [CALL_write] = {EAGAIN, EINTR, ENOMEM, EAGAIN},
-    [CALL_write_quiet] = {ENOMEM, EINTR, EAGAIN, ENOMEM},
+    [CALL_fallocate] = {ENOSPC, EINTR, ENOMEM, EFBIG, EOPNOTSUPP},
+    [CALL_pread] = {EIO, ENOMEM, EINTR},
+    [CALL_read] = {EAGAIN, EINTR},
+    [CALL_write] = {EAGAIN, EINTR, ENOMEM},
+    [CALL_write_quiet] = {ENOMEM, EINTR, EAGAIN, EPIPE},
     [CALL_fcntl] = {EMFILE, EPERM, ENOMEM, EBUSY},
-    [CALL_lock] = {ENOLCK, EAGAIN, ENOLCK, EACCES},
-    [CALL_ioctl] = {EINTR, ENOMEM, EINTR, ENOMEM},
-    [CALL_poll] = {EINTR, ENOMEM, EINTR, ENOMEM},
+    [CALL_lock] = {ENOLCK, EAGAIN, EACCES},
+    [CALL_ioctl] = {EINTR, ENOMEM},
+    [CALL_poll] = {EINTR, ENOMEM},
+    [CALL_ppoll] = {EINTR, ENOMEM},
     [CALL_mmap] = {ENOMEM, EAGAIN, ENFILE, EACCES},
-    [CALL_munmap] = {ENOMEM, ENOMEM, ENOMEM, ENOMEM},
-    [CALL_random] = {EINTR, EAGAIN, ENOSYS, EINTR},
-    [CALL_futex_wait] = {EINTR, EAGAIN, EINTR, EAGAIN},
-    [CALL_futex_waitv] = {EINTR, EAGAIN, ENOSYS, ENOMEM},
-    [CALL_thread_start] = {EAGAIN, EPERM, EAGAIN, EPERM},
+    [CALL_munmap] = {ENOMEM},
+    [CALL_random] = {EINTR, EAGAIN, ENOSYS},
+    [CALL_futex_wait] = {EINTR, EAGAIN, ETIMEDOUT},
+    [CALL_futex_waitv] = {EINTR, EAGAIN, ENOSYS, ENOMEM, ETIMEDOUT},
+    [CALL_thread_start] = {EAGAIN, EPERM},
 };
 
 static struct shmp_sys_table real;
@@ -531,6 +539,41 @@ TEST(faults_in_a_second_open)
         .prepare = make_fifo_and_hold, .operate = do_open, .check = check_second_open});
 }
 
+/* The rendezvous, with a writer in another process. */
+static void make_fifo_and_writer(void)
+{
+    make_fifo();
+    helper = unit_fork();
+    if (helper == 0) {
+        signal(SIGPIPE, SIG_IGN); /* of a reader that came and failed */
+        shmp_end *writer = shmp_open(name, O_WRONLY);
+        CHECK(writer != NULL);
+        UNTIL(shmp_write(writer, "hello", 5) == 5);
+        for (;;)
+            pause();
+    }
+}
+
+static long do_blocking_open(void)
+{
+    more = shmp_open(name, O_RDONLY);
+    return more ? 0 : -1;
+}
+
+static void check_blocking_open(long result)
+{
+    CHECK(result == 0 || do_blocking_open() == 0);
+    CHECK_EQ(shmp_read(more, bytes, 10), 5);
+    CHECK(memcmp(bytes, "hello", 5) == 0);
+}
+
+TEST(faults_in_an_open_that_waits)
+{
+    all_faults(&(struct scenario){.prepare = make_fifo_and_writer,
+                                  .operate = do_blocking_open,
+                                  .check = check_blocking_open});
+}
+
 static long do_write(void)
 {
     for (size_t i = 0; i < 5000; i++)
@@ -596,7 +639,7 @@ static void make_writer_process(void)
     helper = unit_fork();
     if (helper == 0) {
         struct shmp_header *h = ends[1]->pipe->seg.header;
-        UNTIL(load_relaxed(&h->r.sleeps) != 0);
+        UNTIL(load_relaxed(&h->r.sleeps) != 0 || load_relaxed(&h->wait.poll_usage) != 0);
         CHECK_EQ(shmp_write(ends[1], "hello", 5), 5);
         for (;;)
             pause();
@@ -617,6 +660,145 @@ TEST(faults_in_a_blocked_read)
 {
     all_faults(&(struct scenario){
         .prepare = make_writer_process, .operate = do_read, .check = check_blocked_read});
+}
+
+static long do_waiting_poll(void)
+{
+    struct shmp_pollfd p = {.end = ends[0], .events = POLLIN};
+    long r = shmp_poll(&p, 1, -1);
+    CHECK(r < 0 || (r == 1 && p.revents == POLLIN));
+    return r;
+}
+
+static void check_waiting_poll(long result)
+{
+    (void)result;
+    check_blocked_read(-1);
+    CHECK_EQ(polled(ends[0]), 0);
+}
+
+TEST(faults_in_a_waiting_poll)
+{
+    all_faults(&(struct scenario){
+        .prepare = make_writer_process, .operate = do_waiting_poll, .check = check_waiting_poll});
+}
+
+/* A write that has begun and has to wait for a reader in another process. */
+static struct {
+    _Atomic bool go_on; /* though nobody sleeps */
+    _Atomic size_t got;
+} *reader_state;
+
+#define LEFT_BEFORE 8192u
+
+static void make_reader_process(void)
+{
+    struct shmp_options options = {.capacity = 4 * 4096};
+    CHECK_EQ(shmp_pipe2_with(ends, O_CLOEXEC, &options), 0);
+    for (size_t i = 0; i < 20000; i++)
+        bytes[i] = (unsigned char)(i * 7);
+    CHECK_EQ(shmp_write(ends[1], bytes, LEFT_BEFORE), LEFT_BEFORE);
+    reader_state = unit_shared(sizeof *reader_state);
+    helper = unit_fork();
+    if (helper == 0) {
+        struct shmp_header *h = ends[0]->pipe->seg.header;
+        unsigned char back[1000];
+        UNTIL(load_relaxed(&h->w.sleeps) != 0 || load_seq_cst(&reader_state->go_on));
+        for (size_t at = 0;;) {
+            ssize_t r = shmp_read(ends[0], back, sizeof back);
+            CHECK(r > 0);
+            for (ssize_t i = 0; i < r; i++, at++)
+                CHECK_EQ(back[i], bytes[at < LEFT_BEFORE ? at : at - LEFT_BEFORE]);
+            store_seq_cst(&reader_state->got, at);
+        }
+    }
+    CHECK_EQ(shmp_close(ends[0]), 0);
+    ends[0] = NULL;
+}
+
+static long do_long_write(void)
+{
+    return shmp_write(ends[1], bytes, 20000);
+}
+
+static void check_blocked_write(long result)
+{
+    size_t written = LEFT_BEFORE + (result < 0 ? 0 : (size_t)result);
+    store_seq_cst(&reader_state->go_on, true);
+    UNTIL(load_seq_cst(&reader_state->got) == written);
+    CHECK_EQ(shmp_write(ends[1], bytes + (written - LEFT_BEFORE), 10), 10);
+    UNTIL(load_seq_cst(&reader_state->got) == written + 10);
+    munmap(reader_state, sizeof *reader_state);
+}
+
+TEST(faults_in_a_blocked_write)
+{
+    all_faults(&(struct scenario){
+        .prepare = make_reader_process, .operate = do_long_write, .check = check_blocked_write});
+}
+
+/* ---- Readiness on demand --------------------------------------------------------------------------- */
+
+static bool shows(shmp_end *end, short event)
+{
+    struct pollfd p = {.fd = shmp_descriptor(end), .events = event};
+    CHECK(real.poll(&p, 1, 0) >= 0);
+    return (p.revents & event) != 0;
+}
+
+static long do_arm(void)
+{
+    return shmp_arm(ends[0], POLLIN);
+}
+
+/* A level that could not be set errs to the side of trying once more, and the next call sets it. */
+static void check_arm(long result)
+{
+    if (result < 0 || shows(ends[0], POLLIN))
+        result = do_arm();
+    CHECK_EQ(result, 0);
+    CHECK(!shows(ends[0], POLLIN));
+    CHECK_EQ(shmp_write(ends[1], "abc", 3), 3);
+    CHECK(shows(ends[0], POLLIN));
+    CHECK_EQ(shmp_read(ends[0], bytes, 10), 3);
+}
+
+TEST(faults_in_arming)
+{
+    all_faults(&(struct scenario){
+        .prepare = make_nonblocking, .operate = do_arm, .check = check_arm});
+}
+
+static long do_fill(void);
+
+static void make_full_and_unwatched(void)
+{
+    make_nonblocking();
+    CHECK_EQ(do_fill(), 4 * 4096);
+}
+
+static long do_arm_the_writer(void)
+{
+    return shmp_arm(ends[1], POLLOUT);
+}
+
+static void check_armed_writer(long result)
+{
+    if (result < 0 || shows(ends[1], POLLOUT))
+        result = do_arm_the_writer();
+    CHECK_EQ(result, 0);
+    /* EBUSY says that slots are in use, which is believed: one too many stays. */
+    CHECK(!shows(ends[1], POLLOUT) || injected == EBUSY);
+    CHECK_EQ(shmp_read(ends[0], bytes, 4 * 4096), 4 * 4096);
+    CHECK(shows(ends[1], POLLOUT));
+    exchange(ends[0], ends[1]);
+}
+
+TEST(faults_in_arming_at_a_full_ring)
+{
+    all_faults(&(struct scenario){.prepare = make_full_and_unwatched,
+                                  .operate = do_arm_the_writer,
+                                  .check = check_armed_writer});
 }
 
 static long do_fileno(void)
@@ -768,9 +950,45 @@ static long do_unlink(void)
     return shmp_unlink(name);
 }
 
+/* All of it is gone, or all of it still there. */
+static void check_unlink(long result)
+{
+    CHECK_EQ(unit_names_left(), result < 0 ? 2 : 0);
+    if (result < 0)
+        check_open(-1);
+}
+
 TEST(faults_in_unlink)
 {
-    all_faults(&(struct scenario){.prepare = make_fifo, .operate = do_unlink});
+    all_faults(&(struct scenario){
+        .prepare = make_fifo, .operate = do_unlink, .check = check_unlink});
+}
+
+static void make_fifo_and_descriptor(void)
+{
+    char object[128];
+    make_fifo();
+    snprintf(object, sizeof object, "/shmpipe.%s", name);
+    token.segment_fd = shm_open(object, O_RDONLY, 0);
+    CHECK(token.segment_fd >= 0);
+}
+
+static long do_unlink_fd(void)
+{
+    return shmp_unlink_fd(token.segment_fd, name);
+}
+
+static void check_unlink_fd(long result)
+{
+    CHECK_EQ(shmp_close_segment(token.segment_fd), 0);
+    check_unlink(result);
+}
+
+TEST(faults_in_unlink_of_a_descriptor)
+{
+    all_faults(&(struct scenario){.prepare = make_fifo_and_descriptor,
+                                  .operate = do_unlink_fd,
+                                  .check = check_unlink_fd});
 }
 
 static long do_fork(void)
@@ -820,13 +1038,17 @@ TEST(faults_in_a_forked_childs_first_moments)
 }
 
 /* A notifier from its making to its end, and what its relay does meanwhile. */
+static int notified; /* of the ends */
+
 static long do_notify(void)
 {
     uint64_t sum = 0;
-    int fd = shmp_notifier_open(ends[0]);
+    int fd = shmp_notifier_open(ends[notified]);
     if (fd < 0)
         return fd;
     CHECK_EQ(shmp_write(ends[1], bytes, 10), 10);
+    if (notified == 1)
+        CHECK_EQ(shmp_read(ends[0], bytes, 10), 10);
     while (sum < 1) {
         uint64_t part;
         struct pollfd p = {.fd = fd, .events = POLLIN};
@@ -843,9 +1065,9 @@ static long do_notify(void)
 
 static void check_notify(long result)
 {
-    CHECK_EQ(shmp_read(ends[0], bytes, 10), result < 0 ? -1 : 10);
+    CHECK_EQ(shmp_read(ends[0], bytes, 10), result < 0 || notified == 1 ? -1 : 10);
     exchange(ends[0], ends[1]);
-    int fd = shmp_notifier_open(ends[0]);
+    int fd = shmp_notifier_open(ends[notified]);
     CHECK(fd >= 0);
     exchange(ends[0], ends[1]);
     uint64_t operations = 0;
@@ -858,6 +1080,20 @@ TEST(faults_in_a_notifiers_life)
 {
     all_faults(&(struct scenario){
         .prepare = make_nonblocking, .operate = do_notify, .check = check_notify, .also = EAGAIN});
+}
+
+static void make_writers_notifier(void)
+{
+    make_nonblocking();
+    notified = 1;
+}
+
+TEST(faults_in_a_write_ends_notifiers_life)
+{
+    all_faults(&(struct scenario){.prepare = make_writers_notifier,
+                                  .operate = do_notify,
+                                  .check = check_notify,
+                                  .also = EAGAIN});
 }
 
 /* ---- Looking -------------------------------------------------------------------------------------- */
@@ -1114,28 +1350,98 @@ TEST(faults_in_format)
 
 /* ---- A lock of the dead ---------------------------------------------------------------------------------- */
 
-static void make_dead_owner(void)
+static void die_with(int side)
 {
-    make_filled();
     pid_t child = unit_fork();
     if (child == 0) {
-        CHECK_EQ(shmp_side_lock(ends[0], SHMP_SIDE_READERS, true), 0);
+        if (side < 0)
+            CHECK(shmp_companion_lock(&ends[0]->pipe->live, SHMP_LOCK_SIGNALS));
+        else
+            CHECK_EQ(shmp_side_lock(ends[side], side, true), 0);
         _exit(0); /* without its unlock */
     }
     unit_join(child);
 }
 
-static void check_taken_over(long result)
+static void make_dead_owner(void)
 {
-    check_read(result);
+    make_filled();
+    die_with(SHMP_SIDE_READERS);
+}
+
+static void check_repaired(void)
+{
     struct shmp_check report;
     CHECK_EQ(shmp_check_fd(shmp_segment_fd(ends[0]), &report), 0);
     CHECK_EQ(report.errors, 0);
     CHECK(load_relaxed(&ends[0]->pipe->seg.header->stats.recoveries) > 0);
 }
 
+static void check_taken_over(long result)
+{
+    check_read(result);
+    check_repaired();
+}
+
 TEST(faults_in_a_read_that_takes_over_a_lock)
 {
     all_faults(&(struct scenario){
         .prepare = make_dead_owner, .operate = do_read, .check = check_taken_over});
+}
+
+static void make_dead_writer(void)
+{
+    make_resized();
+    die_with(SHMP_SIDE_WRITERS);
+}
+
+static void check_written_after_the_dead(long result)
+{
+    check_write(result);
+    check_repaired();
+}
+
+TEST(faults_in_a_write_that_takes_over_a_lock)
+{
+    all_faults(&(struct scenario){.prepare = make_dead_writer,
+                                  .operate = do_write,
+                                  .check = check_written_after_the_dead});
+}
+
+static void make_dead_writer_beside_data(void)
+{
+    make_filled();
+    die_with(SHMP_SIDE_WRITERS);
+}
+
+static void check_grown_after_the_dead(long result)
+{
+    check_grow(result);
+    check_repaired();
+}
+
+TEST(faults_in_growth_that_takes_over_a_lock)
+{
+    all_faults(&(struct scenario){.prepare = make_dead_writer_beside_data,
+                                  .operate = do_grow,
+                                  .check = check_grown_after_the_dead});
+}
+
+static void make_dead_synchroniser(void)
+{
+    make_full();
+    die_with(-1);
+}
+
+static void check_emptied_after_the_dead(long result)
+{
+    check_empty(result);
+    check_repaired();
+}
+
+TEST(faults_in_a_read_that_takes_over_the_companions_lock)
+{
+    all_faults(&(struct scenario){.prepare = make_dead_synchroniser,
+                                  .operate = do_empty,
+                                  .check = check_emptied_after_the_dead});
 }
