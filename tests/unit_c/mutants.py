@@ -1005,6 +1005,48 @@ MUTANTS = [
         "test_faults",
     ),
     Mutant(
+        "a name with a slash leads to a FIFO",
+        "seg.c",
+        "if (strchr(copy->name, '/'))",
+        "if (false)",
+        "test_seg",
+    ),
+    Mutant(
+        "a noted put is made beside impossible indices",
+        "ring.c",
+        "make_it && used <= ring->max_usage && slots",
+        "make_it && slots",
+        "test_ring",
+    ),
+    Mutant(
+        "a noted put is made without room",
+        "ring.c",
+        "used <= ring->max_usage && slots <= ring->max_usage - used",
+        "used <= ring->max_usage",
+        "test_ring",
+    ),
+    Mutant(
+        "a noted take is made beside impossible indices",
+        "ring.c",
+        "slots <= used && used <= ring->ring_size &&",
+        "slots <= used &&",
+        "test_ring",
+    ),
+    Mutant(
+        "more is taken, as noted, than there is",
+        "ring.c",
+        "slots <= used && used <= ring->ring_size &&",
+        "used <= ring->ring_size &&",
+        "test_ring",
+    ),
+    Mutant(
+        "bytes are taken, as noted, of a slot that is not there",
+        "ring.c",
+        "(slots < used || SHMP_REDO_OFFSET(redo) == 0)",
+        "true",
+        "test_ring",
+    ),
+    Mutant(
         "a resize does not lock the writers out",
         "capacity.c",
         "    int r = shmp_side_lock(end, SHMP_SIDE_WRITERS, true);\n    if (r < 0)\n"

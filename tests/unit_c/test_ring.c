@@ -517,6 +517,51 @@ TEST(more_slots_in_use_than_there_are_is_damage)
     stage_free(&s);
 }
 
+/* In a ring of four slots, `used` of them in use, what the dead are said to have been about to do.  So
+ * many slots are taken for it in the end; a note that cannot be one is dropped. */
+static uint32_t redo(uint32_t used, uint32_t slots, uint32_t offset, bool put)
+{
+    struct stage s;
+    stage_make(&s, 4, UINT32_MAX - 1);
+    uint32_t tail = UINT32_MAX - 1;
+    store_relaxed(&s.header->head, tail + used);
+    if (put) {
+        store_relaxed(&s.header->w.redo, SHMP_REDO(tail + used, slots, offset));
+        shmp_ring_redo_put(&s.writer, true);
+    } else {
+        store_relaxed(&s.header->r.redo, SHMP_REDO(tail, slots, offset));
+        shmp_ring_redo_take(&s.reader, true);
+    }
+    uint32_t moved = put ? load_relaxed(&s.header->head) - (tail + used)
+                         : SHMP_TAIL_INDEX(load_relaxed(&s.header->tail)) - tail;
+    CHECK_EQ(SHMP_TAIL_OFFSET(load_relaxed(&s.header->tail)), moved != 0 && !put ? offset : 0);
+    CHECK_EQ(load_relaxed(&s.header->w.redo) | load_relaxed(&s.header->r.redo), 0);
+    stage_free(&s);
+    return moved;
+}
+
+TEST(a_put_is_made_up_for_if_there_is_room)
+{
+    CHECK_EQ(redo(0, 4, 0, true), 4);
+    CHECK_EQ(redo(2, 2, 0, true), 2);
+    CHECK_EQ(redo(4, 1, 0, true), 0); /* full */
+    CHECK_EQ(redo(2, 3, 0, true), 0); /* too many */
+    CHECK_EQ(redo(0, 65535, 0, true), 0);
+    CHECK_EQ(redo(5, 1, 0, true), 0); /* head and tail are damaged themselves */
+    CHECK_EQ(redo(0x80000000u, 1, 0, true), 0);
+}
+
+TEST(a_take_is_made_up_for_if_there_is_so_much)
+{
+    CHECK_EQ(redo(4, 4, 0, false), 4);
+    CHECK_EQ(redo(4, 3, 77, false), 3);
+    CHECK_EQ(redo(0, 1, 0, false), 0); /* empty */
+    CHECK_EQ(redo(2, 3, 0, false), 0); /* too many */
+    CHECK_EQ(redo(2, 2, 1, false), 0); /* bytes of a slot that is not there */
+    CHECK_EQ(redo(5, 1, 0, false), 0); /* head and tail are damaged themselves */
+    CHECK_EQ(redo(0x80000000u, 1, 0, false), 0);
+}
+
 TEST(a_word_that_ends_beyond_its_slot_is_damage)
 {
     struct stage s;

@@ -140,6 +140,8 @@ TEST(each_wrong_field_is_named)
     WRONG(kind, 3, SHMP_ECORRUPT, "contradicts");
     WRONG(default_usage, 0, SHMP_ECORRUPT, "default");
     WRONG(default_usage, SHMP_MAX_SLOTS + 1, SHMP_ECORRUPT, "default");
+    WRONG(name[0], '/', SHMP_ECORRUPT, "slash"); /* it would lead the FIFO's path elsewhere */
+    WRONG(name[7], '/', SHMP_ECORRUPT, "slash");
 #undef WRONG
 #define WRONG(member, value, word)                                                        \
     do {                                                                                  \
