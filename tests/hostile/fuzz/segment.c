@@ -57,7 +57,10 @@ static const struct {
     FIELD(wait.writable), FIELD(wait.poll_usage), FIELD(wait.geometry_gen),
     FIELD(wait.holder_limit), FIELD(companion.lock), FIELD(companion.level),
     FIELD(companion.queued), FIELD(companion.in_step), FIELD(companion.most_edges),
-    FIELD(stats.recoveries),
+    FIELD(stats.recoveries), FIELD(w.redo), FIELD(r.redo), FIELD(w.idle_tail), FIELD(w.idle_ns),
+    FIELD(r.idle_head), FIELD(r.idle_ns), FIELD(notify[0].ops), FIELD(notify[0].before),
+    FIELD(notify[0].begun), FIELD(notify[0].sleep), FIELD(notify[1].ops), FIELD(notify[1].before),
+    FIELD(notify[1].begun), FIELD(notify[1].sleep),
 };
 #define FIELDS (sizeof fields / sizeof fields[0])
 
@@ -97,6 +100,8 @@ static void change(int fd, struct program *p)
 
 /* ---- The kernel, for this purpose ------------------------------------------------------------------ */
 
+static struct shmp_sys_table real;
+static pid_t caller;
 static struct shmp_header *shared; /* of the pipe in use */
 static unsigned waits;
 
@@ -104,7 +109,8 @@ static unsigned waits;
  * after some of them the lock is free. */
 static long no_futex_wait(const void *address, uint32_t value, const struct timespec *deadline)
 {
-    (void)address, (void)value, (void)deadline;
+    if (gettid() != caller) /* a relay: it is woken, and has nobody to wait for */
+        return real.futex_wait(address, value, deadline);
     if (++waits % 16 == 0 && shared) {
         store_relaxed(&shared->w.lock, 0);
         store_relaxed(&shared->r.lock, 0);
@@ -116,7 +122,8 @@ static long no_futex_wait(const void *address, uint32_t value, const struct time
 static long no_futex_waitv(struct shmp_futex_waitv *words, unsigned count,
                            const struct timespec *deadline)
 {
-    return no_futex_wait(words, count, deadline);
+    return gettid() == caller ? no_futex_wait(words, count, deadline)
+                              : real.futex_waitv(words, count, deadline);
 }
 
 static long poll_at_once(struct pollfd *fds, unsigned long count, int timeout_ms)
@@ -147,6 +154,21 @@ static void look(int fd)
         abort();
 }
 
+/* A notifier's life, with an operation that it may count. */
+static void notify(shmp_end *reader, shmp_end *writer, bool of_reader)
+{
+    uint64_t operations;
+    int fd = shmp_notifier_open(of_reader ? reader : writer);
+    if (fd < 0)
+        return;
+    if (of_reader)
+        expect(shmp_write(writer, bytes, 10), 10);
+    else
+        expect(shmp_read(reader, bytes, 10), 10);
+    expect(shmp_notifier_read(fd, &operations), 0);
+    expect(shmp_notifier_close(fd), 0);
+}
+
 static void call(shmp_end *reader, shmp_end *writer, struct program *p)
 {
     struct shmp_pollfd polled[2] = {{reader, POLLIN, 0}, {writer, POLLOUT, 0}};
@@ -175,8 +197,15 @@ static void call(shmp_end *reader, shmp_end *writer, struct program *p)
     case 6:
         expect(shmp_fcntl(writer, F_SETFL, O_NONBLOCK | (n & 1 ? O_DIRECT : 0)), 0);
         return;
-    default:
-        look(shmp_segment_fd(reader));
+    default: /* by n: what needs no length */
+        if (n % 8 == 5)
+            expect(shmp_arm(reader, POLLIN), 1);
+        else if (n % 8 == 6)
+            expect(shmp_arm(writer, POLLOUT), 1);
+        else if (n % 8 == 7)
+            notify(reader, writer, (n & 8) != 0);
+        else
+            look(shmp_segment_fd(reader));
     }
 }
 
@@ -252,9 +281,9 @@ static void fuzz(struct program *p)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    static struct shmp_sys_table real;
     if (real.poll == NULL) {
         real = shmp_sys;
+        caller = gettid();
         signal(SIGPIPE, SIG_IGN);
         shmp_sys.futex_wait = no_futex_wait;
         shmp_sys.futex_waitv = no_futex_waitv;
