@@ -18,6 +18,8 @@
 #define CANARY 0xa5
 
 static shmp_end *ends[2];
+static const char *name; /* NULL: the pipe has none */
+static size_t damaged; /* the byte that is changed */
 static unsigned char pattern[WRITTEN];
 static unsigned char buffer[20000];
 
@@ -155,6 +157,34 @@ static long do_attach(void)
     return 0;
 }
 
+/* What leads to the FIFO, or says which one it is. */
+static bool leads_to_the_fifo(size_t at)
+{
+    return (at >= offsetof(struct shmp_header, instance) &&
+            at < offsetof(struct shmp_header, created_ns)) ||
+           (at >= offsetof(struct shmp_header, fifo_dev) &&
+            at <= offsetof(struct shmp_header, name) + strlen(name));
+}
+
+/* By its name, by a process that has nothing of it. */
+static long do_open(void)
+{
+    pid_t child = unit_fork();
+    if (child == 0) {
+        CHECK_EQ(shmp_close(ends[0]) | shmp_close(ends[1]), 0);
+        shmp_end *end = shmp_open(name, O_RDWR | O_NONBLOCK);
+        if (end == NULL)
+            _exit(is_typed_error(-1, errno) ? 0 : 2);
+        CHECK(!leads_to_the_fifo(damaged));
+        long r = shmp_read(end, buffer, 10);
+        CHECK(r >= 0 || is_typed_error(r, errno));
+        CHECK_EQ(shmp_close(end), 0);
+        unit_done();
+    }
+    unit_join(child);
+    return 0;
+}
+
 static long do_fork(void)
 {
     pid_t child = unit_fork();
@@ -201,7 +231,7 @@ static const struct operation {
     const char *name;
     long (*run)(void);
     long result; /* of an undamaged pipe */
-    unsigned rarely; /* so many times fewer cases: it costs a process */
+    unsigned rarely; /* so many times fewer cases in a sample: it costs a process */
 } operations[] = {
     {"read", do_read, 4500, 1},
     {"readv", do_readv, WRITTEN - CONSUMED, 1},
@@ -218,6 +248,7 @@ static const struct operation {
     {"close", do_close, 0, 1},
     {"attach", do_attach, 0, 8},
     {"fork", do_fork, 0, 8},
+    {"open", do_open, 0, 8},
 };
 #define OPERATIONS (sizeof operations / sizeof operations[0])
 
@@ -227,7 +258,14 @@ static void make(bool watched, int flags)
 {
     struct shmp_options options = {.capacity = SLOTS * SHMP_SLOT_SIZE,
                                    .first_index = UINT32_MAX - 1};
-    CHECK_EQ(shmp_pipe2_with(ends, flags | O_CLOEXEC, &options), 0);
+    if (name) {
+        CHECK_EQ(shmp_mkfifo_with(name, 0600, &options), 0);
+        ends[0] = shmp_open(name, O_RDONLY | O_NONBLOCK);
+        ends[1] = shmp_open(name, O_WRONLY | flags);
+        CHECK(ends[0] != NULL && ends[1] != NULL);
+    } else {
+        CHECK_EQ(shmp_pipe2_with(ends, flags | O_CLOEXEC, &options), 0);
+    }
     if (watched) {
         shmp_fileno(ends[0]);
         shmp_fileno(ends[1]);
@@ -251,6 +289,17 @@ static unsigned char *byte_at(size_t at)
     if (at >= SHMP_FIXED_BYTES)
         return (unsigned char *)(uintptr_t)seg->read_side.words + (at - SHMP_FIXED_BYTES);
     return (unsigned char *)seg->header + at;
+}
+
+/* Through the file, when nobody maps it any more; unlink must find the FIFO. */
+static void mend_and_unlink(size_t at, unsigned char was)
+{
+    char object[128];
+    snprintf(object, sizeof object, "/shmpipe.%s", name);
+    int fd = shm_open(object, O_RDWR, 0);
+    CHECK_EQ(pwrite(fd, &was, 1, (off_t)at), 1);
+    CHECK_EQ(close(fd), 0);
+    CHECK_EQ(shmp_unlink(name), 0);
 }
 
 static void judge(const struct operation *op, struct answer a, bool places)
@@ -281,12 +330,21 @@ static void one_case(const struct operation *op, const struct range *range, size
     unsigned char is = changed(was, way);
     case_begins("%s%s: byte %zu, 0x%02x instead of 0x%02x", op->name, watched ? ", watched" : "",
                 at, is, was);
+    damaged = is == was ? SIZE_MAX : at;
     *place = is;
     errno = 0;
     struct answer a = {.result = op->run()};
     a.error = errno;
     judge(op, a, places_bytes(range, at));
     close_ends(); /* with the damage still there */
+    if (name)
+        mend_and_unlink(at, was);
+}
+
+/* Of all cases, or of those of a sample. */
+static bool is_a_case(unsigned rarely)
+{
+    return HOSTILE_PART == 1 || unit_below(HOSTILE_PART * rarely) == 0;
 }
 
 static const struct operation *chosen;
@@ -295,12 +353,13 @@ static void all_changes(void)
 {
     guard_mappings();
     check_without_waiting();
+    name = chosen->run == do_open ? unit_name() : NULL;
     for (size_t i = 0; i < sizeof pattern; i++)
         pattern[i] = (unsigned char)(i * 31 + i / 251);
     for (size_t r = 0; r < sizeof ranges / sizeof ranges[0]; r++)
         for (size_t at = ranges[r].start; at < ranges[r].start + ranges[r].bytes; at++)
             for (unsigned way = 0; way < 5; way++)
-                if (unit_below(unit_rounds(1) * HOSTILE_PART * chosen->rarely) == 0)
+                if (is_a_case(chosen->rarely))
                     one_case(chosen, &ranges[r], at, way);
 }
 
@@ -327,32 +386,36 @@ OPERATION(bytes_changed_under_check, 11)
 OPERATION(bytes_changed_under_close, 12)
 OPERATION(bytes_changed_under_attach, 13)
 OPERATION(bytes_changed_under_fork, 14)
+OPERATION(bytes_changed_under_open, 15)
 
 /* ---- Calls that sleep --------------------------------------------------------------------------- */
 
 /* A blocked call on a pipe that is damaged either goes on or sleeps; a signal ends the sleep. */
+static void blocked_case(bool write, size_t at, unsigned way)
+{
+    make(unit_below(2) != 0, 0);
+    case_begins("blocked %s: byte %zu, way %u", write ? "write" : "read", at, way);
+    if (!write)
+        while (shmp_read(ends[0], buffer, 20000) < (ssize_t)(WRITTEN - CONSUMED))
+            ;
+    *byte_at(at) = changed(*byte_at(at), way);
+    errno = 0;
+    long result = write ? shmp_write(ends[1], pattern, WRITTEN) : shmp_read(ends[0], buffer, 10);
+    CHECK(result >= 0 || is_typed_error(result, errno));
+    close_ends();
+}
+
+static bool blocks_in_write;
+
 static void blocked_changes(void)
 {
     guard_mappings();
     alarms_begin();
     for (size_t r = 0; r < sizeof ranges / sizeof ranges[0]; r++)
         for (size_t at = ranges[r].start; at < ranges[r].start + ranges[r].bytes; at++)
-            for (unsigned way = 0; way < 5; way++) {
-                if (unit_below(HOSTILE_PART * 8) != 0)
-                    continue;
-                bool write = unit_below(2) != 0;
-                make(unit_below(2) != 0, 0);
-                case_begins("blocked %s: byte %zu, way %u", write ? "write" : "read", at, way);
-                if (!write)
-                    while (shmp_read(ends[0], buffer, 20000) < (ssize_t)(WRITTEN - CONSUMED))
-                        ;
-                *byte_at(at) = changed(*byte_at(at), way);
-                errno = 0;
-                long result = write ? shmp_write(ends[1], pattern, WRITTEN)
-                                    : shmp_read(ends[0], buffer, 10);
-                CHECK(result >= 0 || is_typed_error(result, errno));
-                close_ends();
-            }
+            for (unsigned way = 0; way < 5; way++)
+                if (is_a_case(16)) /* it costs the time until the signal */
+                    blocked_case(blocks_in_write, at, way);
     alarms_end();
 }
 
@@ -377,7 +440,13 @@ TEST(a_slot_without_bytes)
     run_cases(an_empty_slot);
 }
 
-TEST(bytes_changed_under_blocked_calls)
+TEST(bytes_changed_under_blocked_reads)
 {
+    run_cases(blocked_changes);
+}
+
+TEST(bytes_changed_under_blocked_writes)
+{
+    blocks_in_write = true;
     run_cases(blocked_changes);
 }
