@@ -11,12 +11,16 @@ import struct
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from typing import Any
 
+import click
 import pytest
 import shmpipe
+from click.testing import CliRunner
 from rich.console import Console
 from shmpipe.inspect import snapshot
+from shmpipe_tools.commands import ls
+from shmpipe_tools.commands.check import command as check_command
+from shmpipe_tools.commands.ls import command as ls_command
 from shmpipe_tools.inspect.as_json import pipe_as_json
 from shmpipe_tools.inspect.discover import find_pipe
 from shmpipe_tools.inspect.report import report
@@ -160,10 +164,10 @@ def show(name: str) -> None:
             console.print(part)
 
 
-def surprise(action: Callable[[], Any]) -> str:
+def surprise(action: Callable[[str], None], name: str) -> str:
     """Any exception but the ones that are promised."""
     try:
-        action()
+        action(name)
     except (OSError, ValueError) as error:
         known = (shmpipe.CorruptSegmentError, shmpipe.IncompatibleSegmentError, FileNotFoundError)
         return "" if isinstance(error, known) else repr(error)
@@ -172,8 +176,36 @@ def surprise(action: Callable[[], Any]) -> str:
     return ""
 
 
-def test_pictures_of_damaged_pipes(pipe: Damaged) -> None:
+def say(command: click.Command, *arguments: str) -> str:
+    """What a command prints, without a process for each case: it explains all errors itself."""
+    result = CliRunner().invoke(command, arguments, standalone_mode=False)
+    if result.exception is not None:
+        raise result.exception
+    return result.output
+
+
+def examine(name: str) -> None:
+    """What `shmpipe check` does."""
+    said = say(check_command, name)
+    assert name in said
+    (found,) = json.loads(say(check_command, name, "--json"))["pipes"]
+    if "error" not in found:
+        assert len(found["findings"]) <= found["errors"] + found["notes"]
+        assert (f"{name}  damaged, " in said) == (found["errors"] > 0)
+
+
+def list_it(name: str) -> None:
+    """The row of `shmpipe ls`."""
+    assert name in say(ls_command)
+    (row,) = json.loads(say(ls_command, "--json"))["pipes"]
+    assert row["pipe"] == name
+
+
+def test_random_damage(pipe: Damaged, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every word of the header and some of the tables, changed one at a time and many at a time."""
+    location = find_pipe(pipe.name)
+    monkeypatch.setattr(ls, "live_pipes", lambda: [location])  # and not those of other tests
+    monkeypatch.setenv("COLUMNS", "200")  # a name on one line
     seed = random.randrange(1 << 32)
     chance = random.Random(seed)
     values = (0, 1, 0xFFF, 0x1000, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
@@ -183,5 +215,7 @@ def test_pictures_of_damaged_pipes(pipe: Damaged) -> None:
             pipe.word(place, chance.choice(values) ^ chance.getrandbits(32) * (step % 3 == 0))
         # Those that would only make it another kind of file.
         pipe.memory[0:32] = pipe.whole[0:32]
-        assert not surprise(lambda: show(pipe.name)), f"seed {seed}, step {step}"
+        for action in (show, examine, list_it):
+            found = surprise(action, pipe.name)
+            assert not found, f"{action.__name__}, seed {seed}, step {step}: {found}"
         pipe.restore()
