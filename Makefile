@@ -33,7 +33,7 @@ endif
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help build test pytest demo lint cbits unit_c sweep crash crash_all hostile fuzz pydev bench torture clean asan ubsan tsan model mutants
+.PHONY: help build test pytest demo lint cbits unit_c sweep crash crash_all hostile hostile_asan fuzz pydev bench torture clean asan ubsan tsan model mutants
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z_]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -71,6 +71,10 @@ hostile: build ## Damaged segments and hostile peers, all cases (about two minut
 	@$(MAKE) -s -C tests/hostile all-of-it
 	@$(MAKE) -s -C tests/hostile/fuzz replay
 	HOSTILE_STEPS=1000 $(PY) -m pytest tests/hostile
+
+hostile_asan: ## The C part of it, all cases, with the sanitizers for addresses and undefined behaviour
+	@$(MAKE) -s -C tests/hostile sanitized
+	@$(MAKE) -s -C tests/hostile/fuzz sanitized CC=$(firstword $(COMPILERS))
 
 sweep: ## A process killed at each change that an operation makes, in each context
 	@$(MAKE) -s -C tests/crash/sweep check
