@@ -77,6 +77,19 @@ def test_every_label_is_broken_by_something_that_is_noticed(built: Path) -> None
     assert bare == set(labels.OPEN)
 
 
+def test_every_step_of_a_dialogue_is_broken_or_explained(built: Path) -> None:
+    assert len(labels.in_dialogues()) > 10
+    assert len(labels.without_a_label()) >= 3
+    assert labels.unexplained(labels.of_the_model(built) + labels.of_the_mutants()) == []
+    there = set(labels.in_dialogues()) | {
+        known
+        for known in labels.EXPLAINED
+        for row in labels.without_a_label()
+        if row.startswith(known)
+    }
+    assert set(labels.EXPLAINED) <= there
+
+
 def test_every_mutant_can_still_be_made() -> None:
     stale = [
         mutant.title

@@ -339,6 +339,7 @@ MUTANTS = [
         "live->peers[i] && shmp_peer_lists != 0",
         "false",
         "test_live",
+        labels="attach-and-fork F1",
     ),
     Mutant(
         "a relay sleeps on at the place of a pipe that was closed",
@@ -521,6 +522,7 @@ MUTANTS = [
         "    for (unsigned i = 0; i < held_used; i++)\n        times +=",
         "    for (unsigned i = 0; i < held_used && i < 8; i++)\n        times +=",
         "a_fork_child_keeps",
+        labels="attach-and-fork F3",
     ),
     Mutant(
         "a notifier is in the table when it is armed",
@@ -656,6 +658,7 @@ MUTANTS = [
         "        shmp_side_wake_one(h, SHMP_SIDE_WRITERS);",
         "        (void)0;",
         "growth_frees_writers",
+        labels="resize G6",
     ),
     Mutant(
         "shrinking ignores the slots in use",
@@ -663,6 +666,7 @@ MUTANTS = [
         "    if (used > slots)\n        return -EBUSY;",
         "    if (false)\n        return -EBUSY;",
         "test_pipe",
+        labels="resize G2",
     ),
     Mutant(
         "the companion's own writes raise SIGPIPE",
@@ -829,6 +833,7 @@ MUTANTS = [
         "shmp_pass_through(end, reads ? SHMP_SIDE_WRITERS : SHMP_SIDE_READERS, may_sleep)",
         "0",
         "test_arm",
+        labels="companion-sync A2",
     ),
     Mutant(
         "a write that has begun waits for a lock with its signals blocked",
@@ -864,6 +869,7 @@ MUTANTS = [
         "        store_release(&c->in_step, load_relaxed(&c->in_step) | armed);\n",
         "",
         "test_arm",
+        labels="companion-sync A3",
     ),
     Mutant(
         "arming does not look at the ring",
@@ -871,6 +877,7 @@ MUTANTS = [
         "                 ((armed & SHMP_ARMED_READERS) != 0 ? shmp_ring_looks_empty(h)",
         "                 ((armed & SHMP_ARMED_READERS) != 0 ? true",
         "test_arm",
+        labels="companion-sync A3",
     ),
     Mutant(
         "the writer trusts a tail that it loaded without acquire",

@@ -221,7 +221,7 @@ def sweep(scratch: Path, mutant: Mutant) -> str:
     command = ["make", "-s", "-C", str(scratch / "tests/crash/sweep"), "run", "WARNINGS=-w"]
     environment = {**os.environ, "MAKEFLAGS": ""}
     result = subprocess.run(
-        [*command, f"ARGS=--most 1 --pollers --points 1 --only \"{mutant.only}\""],
+        [*command, f'ARGS=--most 1 --pollers --points 1 --only "{mutant.only}"'],
         capture_output=True,
         text=True,
         env=environment,
