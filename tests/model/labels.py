@@ -20,8 +20,8 @@ MUTANTS = ROOT / "tests/unit_c/mutants.py"
 # Without a mutant yet.  A label may leave this list, and none may be added without a reason.
 OPEN: dict[str, str] = {}
 
-# Steps of dialogues, and rows without a label, that no mutant names: who would notice, or why nothing
-# need.
+# Steps of dialogues, and rows without a label, that no mutant names: who would notice, or why
+# nothing need.
 NO_LABEL = "\u2013"
 SWEEP = "tests/crash/sweep/mutants.py"
 EXPLAINED = {
