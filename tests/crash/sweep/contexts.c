@@ -16,32 +16,6 @@ static struct context *add(const struct operation *operation, enum state state,
     return context;
 }
 
-/* Its path is long (it looks at every holder that it may know), so the sample has few. */
-static void add_births(const struct operation *of_reader, const struct operation *of_writer)
-{
-    size_t from = count;
-    add(of_writer, SOME, IDLE, IDLE);
-    add(of_writer, EMPTY, ASLEEP, IDLE);
-    add(of_writer, EMPTY, ASLEEP, ABSENT);
-    add(of_writer, EMPTY, ASLEEP, IDLE)->late = true;
-    add(of_writer, EMPTY, POLLS, IDLE);
-    add(of_writer, EMPTY, POLLS, ABSENT);
-    add(of_writer, FULL, IDLE, ASLEEP);
-    add(of_writer, FULL, LOOKED, POLLS);
-    add(of_reader, SOME, IDLE, IDLE);
-    add(of_reader, FULL, IDLE, ASLEEP);
-    add(of_reader, FULL, ABSENT, ASLEEP);
-    add(of_reader, FULL, IDLE, ASLEEP)->late = true;
-    add(of_reader, FULL, IDLE, POLLS);
-    add(of_reader, FULL, ABSENT, POLLS);
-    add(of_reader, EMPTY, ASLEEP, IDLE);
-    add(of_reader, EMPTY, POLLS, LOOKED);
-    for (size_t i = from; i < count; i++)
-        table[i].only_all = of_reader->born != CHILD_OF_THE_LIVING ||
-                            (table[i].reader != ABSENT && table[i].writer != ABSENT) ||
-                            table[i].reader == POLLS || table[i].writer == POLLS;
-}
-
 static bool is_there(const struct operation *operation, enum state state, bool wrapped,
                      bool packets)
 {
@@ -145,11 +119,12 @@ static void reads(void)
 
 static void lives(void)
 {
-    static const struct operation *const of_writer[] = {&close_writer, &fork_writer,
-                                                        &look_writer, &async_writer};
-    static const struct operation *const of_reader[] = {&close_reader, &fork_reader,
-                                                        &look_reader, &async_reader};
-    for (int i = 0; i < 4; i++) {
+    static const struct operation *const of_writer[] = {
+        &close_writer, &fork_writer, &look_writer, &async_writer, &child_writer, &orphan_writer};
+    static const struct operation *const of_reader[] = {
+        &close_reader, &fork_reader, &look_reader, &async_reader, &child_reader, &orphan_reader};
+    for (int i = 0; i < 6; i++) {
+        size_t from = count;
         add(of_writer[i], SOME, IDLE, IDLE);
         add(of_writer[i], EMPTY, ASLEEP, IDLE);
         add(of_writer[i], EMPTY, ASLEEP, ABSENT);
@@ -164,6 +139,14 @@ static void lives(void)
         add(of_reader[i], FULL, ABSENT, POLLS);
         add(of_reader[i], EMPTY, ASLEEP, IDLE);
         add(of_reader[i], EMPTY, POLLS, LOOKED);
+        if (of_reader[i]->born == NO_CHILD)
+            continue;
+        add(of_writer[i], EMPTY, ASLEEP, IDLE)->late = true;
+        add(of_reader[i], FULL, IDLE, ASLEEP)->late = true;
+        /* The path is long (it looks at every holder that it may know): the sample has two. */
+        for (struct context *c = &table[from]; c < &table[count]; c++)
+            c->only_all = i == 5 || (c->reader != ABSENT && c->writer != ABSENT) ||
+                          c->reader == POLLS || c->writer == POLLS;
     }
     static const struct operation *const comes[] = {&import_reader, &import_writer, &open_reader,
                                                     &open_writer, &open_both};
@@ -174,8 +157,6 @@ static void lives(void)
         add(comes[i], FULL, IDLE, ASLEEP);
         add(comes[i], FULL, IDLE, POLLS);
     }
-    add_births(&child_reader, &child_writer);
-    add_births(&orphan_reader, &orphan_writer);
     add(&orphan_sleeper, EMPTY, IDLE, IDLE)->only_all = true;
     add(&orphan_sleeper, EMPTY, ASLEEP, IDLE)->only_all = true;
     add(&orphan_sleeper, EMPTY, ABSENT, IDLE)->only_all = true;
