@@ -98,27 +98,19 @@ int shmp_format(int segment_fd, const char *name, const struct shmp_options *opt
     return answer(shmp_fifo_format(segment_fd, name, options));
 }
 
-/* What has just failed may fail a few times more, and then the name would stay. */
-static void remove_unfinished(int fd, const char *name)
-{
-    int r = -EAGAIN;
-    for (int tries = 0; tries < 10 && r < 0 && r != -ENOENT; tries++)
-        r = shmp_fifo_unlink(fd, name);
-}
-
 int shmp_mkfifo_with(const char *name, mode_t mode, const struct shmp_options *options)
 {
     char object[SHMP_OBJECT_MAX];
     int r = shmp_object_name(name, object);
     if (r < 0)
         return answer(r);
-    long fd = shmp_sys.shm_open(object, OPENING | O_RDWR | O_CREAT, mode);
-    if (fd < 0)
-        return answer(fd);
-    r = shmp_fifo_format((int)fd, name, options);
-    if (r < 0 && r != -EEXIST)
-        remove_unfinished((int)fd, name);
-    shmp_segment_close((int)fd);
+    do {
+        long fd = shmp_sys.shm_open(object, OPENING | O_RDWR | O_CREAT, mode);
+        if (fd < 0)
+            return answer(fd);
+        r = shmp_fifo_format((int)fd, name, options);
+        shmp_segment_close((int)fd);
+    } while (r == -ESTALE);
     return answer(r);
 }
 

@@ -87,22 +87,29 @@ static int make_fifo(const char *path, mode_t mode, struct stat *st)
     return (int)r;
 }
 
-static int format_locked(int fd, const char *name, const struct shmp_options *options)
+/* 0: nobody has made a pipe of it, and we may. */
+static int check_unmade(int fd, struct stat *object)
 {
     struct shmp_header h;
-    struct stat object;
-    struct stat fifo;
-    uint64_t instance = 0;
     int r = shmp_seg_judge(fd, &h);
     if (r != -ENOENT)
         return r == 0 || r == -SHMP_ECORRUPT || r == -SHMP_EINCOMPATIBLE ? -EEXIST : r;
-    r = (int)shmp_sys.fstat(fd, &object);
+    r = (int)shmp_sys.fstat(fd, object);
     if (r < 0)
         return r;
+    /* Its creator could not finish, and took the name away while we waited for the lock. */
+    if (object->st_nlink == 0)
+        return -ESTALE;
     /* What another user has put there would be that user's pipe, with that user's mode; and what
      * has a second name is somebody's file. */
-    if (object.st_uid != geteuid() || object.st_nlink > 1)
-        return -EEXIST;
+    return object->st_uid != geteuid() || object->st_nlink > 1 ? -EEXIST : 0;
+}
+
+static int make_pipe(int fd, const char *name, const struct shmp_options *options, mode_t mode)
+{
+    struct stat fifo;
+    uint64_t instance = 0;
+    int r = 0;
     remove_stray(fd, name);
     while (r >= 0 && instance == 0)
         r = (int)shmp_sys.random(&instance, sizeof instance);
@@ -112,12 +119,41 @@ static int format_locked(int fd, const char *name, const struct shmp_options *op
     if (r < 0)
         return r;
     struct fifo_path path = fifo_path(instance, name);
-    r = make_fifo(path.text, object.st_mode & 0777, &fifo);
+    r = make_fifo(path.text, mode, &fifo);
     if (r < 0)
         return r;
     r = shmp_seg_publish(fd, (uint64_t)fifo.st_dev, (uint64_t)fifo.st_ino);
     if (r < 0)
         shmp_sys.unlink(path.text);
+    return r;
+}
+
+static bool is_over(int r)
+{
+    return r == 0 || r == -EEXIST || r == -ESTALE || r == -ENOENT;
+}
+
+/* In the creator's lock: after it the object may be another creator's pipe.  What has just failed may fail
+ * a few times more, and then the name would stay. */
+static void remove_unfinished(int fd, const char *name)
+{
+    struct stat object;
+    int r = -EAGAIN;
+    for (int tries = 0; tries < 10 && !is_over(r); tries++) {
+        r = check_unmade(fd, &object);
+        if (r == 0)
+            r = shmp_fifo_unlink(fd, name);
+    }
+}
+
+static int format_locked(int fd, const char *name, const struct shmp_options *options)
+{
+    struct stat object;
+    int r = check_unmade(fd, &object);
+    if (r == 0)
+        r = make_pipe(fd, name, options, object.st_mode & 0777);
+    if (!is_over(r))
+        remove_unfinished(fd, name);
     return r;
 }
 
@@ -135,6 +171,8 @@ int shmp_fifo_format(int fd, const char *name, const struct shmp_options *option
         format_lock(fd, F_UNLCK);
     } else if (r == -EAGAIN || r == -EACCES) {
         r = -EEXIST; /* somebody is making it at this moment */
+    } else {
+        remove_unfinished(fd, name); /* there are no locks to be had, for anybody */
     }
     shmp_registry_unlock();
     return r;

@@ -46,21 +46,20 @@ def mkfifo(
     """
     checked_capacity(capacity)
     options = _lib.options(capacity, checked_index(first_index))
-    try:
-        fd, ours = object_fd(name, posix_ipc.O_CREX, mode), True
-    except FileExistsError as error:
-        # Perhaps only the remains of a creator that died: the core takes those over.
+    result = -errno.ESTALE
+    while result == -errno.ESTALE:  # another creator failed, and has just removed the object
         try:
-            fd, ours = object_fd(name), False
-        except OSError:
-            raise error from None
-    try:
-        result = _lib.retry(_lib.format_segment, fd, name.encode(), options)
-        # EEXIST: somebody took our empty object over before we had it, and it is theirs now.
-        if result < 0 and ours and result != -errno.EEXIST:
-            _lib.unlink_segment(fd, name.encode())
-    finally:
-        _lib.close_segment(fd)
+            fd = object_fd(name, posix_ipc.O_CREX, mode)
+        except FileExistsError as error:
+            # Perhaps only the remains of a creator that died: the core takes those over.
+            try:
+                fd = object_fd(name)
+            except OSError:
+                raise error from None
+        try:
+            result = _lib.retry(_lib.format_segment, fd, name.encode(), options)
+        finally:
+            _lib.close_segment(fd)
     if result < 0:
         raise _failure(-result, name)
 

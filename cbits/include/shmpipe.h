@@ -65,7 +65,8 @@ int shmp_unlink(const char *name);
 
 /* The same three for a caller that has opened the POSIX shared memory object
  * itself (shm_open or posix_ipc).  shmp_format takes over an empty object, or one
- * whose creator died; EEXIST if it is a pipe already.  Neither takes the
+ * whose creator died; EEXIST if it is a pipe already.  If it fails otherwise the name is gone, or it was
+ * when it began (ESTALE: open the object anew).  Neither takes the
  * descriptor: the caller closes it, with shmp_close_segment: a plain close() of any
  * descriptor of an object takes the process's record locks on it away. */
 int shmp_format(int segment_fd, const char *name, const struct shmp_options *options);

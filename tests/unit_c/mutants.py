@@ -29,6 +29,21 @@ class Mutant:
 
 MUTANTS = [
     Mutant(
+        "a pipe is made of an object without a name",
+        "fifo.c",
+        "    if (object->st_nlink == 0)\n        return -ESTALE;\n",
+        "",
+        "test_fifo",
+    ),
+    Mutant(
+        "a mkfifo that fails removes what was there before",
+        "fifo.c",
+        "        r = check_unmade(fd, &object);\n        if (r == 0)\n            r = shmp_fifo_unlink",
+        "        (void)object, r = 0;\n"
+        "        if (r == 0)\n            r = shmp_fifo_unlink",
+        "test_faults",
+    ),
+    Mutant(
         "the end is taken for one moment without a second look at the tail",
         "block.c",
         "return ready(h, side) || load_seq_cst(&h->tail) != tail ? CAN_GO_ON : IS_ALONE;",
@@ -998,9 +1013,9 @@ MUTANTS = [
     ),
     Mutant(
         "what mkfifo could not finish is removed at the first try or never",
-        "api.c",
-        "tries < 10 && r < 0 && r != -ENOENT",
-        "tries < 1 && r < 0 && r != -ENOENT",
+        "fifo.c",
+        "tries < 10 && !is_over(r)",
+        "tries < 1 && !is_over(r)",
         "test_faults",
     ),
     Mutant(

@@ -482,6 +482,29 @@ static void make_fifo(void)
     CHECK_EQ(shmp_mkfifo(name, 0600), 0);
 }
 
+static long do_mkfifo_again(void)
+{
+    int r = shmp_mkfifo(name, 0600);
+    return r < 0 && errno == EEXIST ? 0 : r;
+}
+
+static void check_mkfifo_again(long result)
+{
+    (void)result;
+    CHECK_EQ(unit_names_left(), 2);
+    more = shmp_open(name, O_RDWR | O_NONBLOCK);
+    CHECK(more != NULL);
+    exchange(more, more);
+}
+
+/* Whatever fails: the pipe is not the caller's to remove. */
+TEST(faults_in_mkfifo_of_what_exists)
+{
+    all_faults(&(struct scenario){.prepare = make_fifo,
+                                  .operate = do_mkfifo_again,
+                                  .check = check_mkfifo_again});
+}
+
 static long do_open(void)
 {
     more = shmp_open(name, O_RDWR | O_NONBLOCK);

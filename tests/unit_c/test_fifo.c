@@ -443,6 +443,86 @@ TEST(a_truncated_object_is_refused)
     closedir(directory);
 }
 
+/* ---- A creator that fails beside another one ---------------------------------------------------- */
+
+static struct shmp_sys_table kernel;
+static int go_on;
+static int is_done;
+static const char *contested;
+
+static long no_room(int fd, int mode, off_t offset, off_t length)
+{
+    (void)fd;
+    (void)mode;
+    (void)offset;
+    (void)length;
+    return -ENOSPC;
+}
+
+static long let_the_other_after_the_lock(int fd, int command, struct flock *lock)
+{
+    long r = kernel.lock(fd, command, lock);
+    if (lock->l_type == F_UNLCK && lock->l_start == SHMP_FORMAT_LOCK) {
+        unit_pass(go_on);
+        unit_await(is_done);
+    }
+    return r;
+}
+
+static long let_the_other_before_the_lock(int fd, int command, struct flock *lock)
+{
+    if (lock->l_type == F_WRLCK && lock->l_start == SHMP_FORMAT_LOCK) {
+        shmp_sys.lock = kernel.lock;
+        unit_pass(is_done);
+        unit_await(go_on);
+    }
+    return kernel.lock(fd, command, lock);
+}
+
+/* The one that fails is in the middle of it, or has done it, when the other one comes. */
+static void one_of_two_fails(bool other_waits)
+{
+    contested = unit_name();
+    kernel = shmp_sys;
+    go_on = unit_gate();
+    is_done = unit_gate();
+    pid_t other = unit_fork();
+    if (other == 0) {
+        if (other_waits)
+            shmp_sys.lock = let_the_other_before_the_lock;
+        else
+            unit_await(go_on);
+        CHECK_EQ(shmp_mkfifo(contested, 0600), 0);
+        unit_pass(is_done);
+        unit_done();
+    }
+    if (other_waits)
+        unit_await(is_done);
+    else
+        shmp_sys.lock = let_the_other_after_the_lock;
+    shmp_sys.fallocate = no_room;
+    CHECK_ERRNO(shmp_mkfifo(contested, 0600), ENOSPC);
+    shmp_sys = kernel;
+    if (other_waits)
+        unit_pass(go_on);
+    unit_join(other);
+    CHECK_EQ(open_errno(contested, O_RDWR | O_NONBLOCK), 0);
+    CHECK_EQ(unit_names_left(), 2);
+    CHECK_EQ(shmp_unlink(contested), 0);
+    close(go_on);
+    close(is_done);
+}
+
+TEST(a_creator_that_fails_does_not_remove_anothers_pipe)
+{
+    one_of_two_fails(false);
+}
+
+TEST(a_creator_that_waits_makes_no_pipe_of_what_was_removed)
+{
+    one_of_two_fails(true);
+}
+
 TEST(two_creators_one_pipe)
 {
     const char *name = unit_name();
