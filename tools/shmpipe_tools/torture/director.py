@@ -12,6 +12,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from shmpipe_tools.torture.latency import figures
+from shmpipe_tools.torture.states import (
+    LONG_RUN,
+    MANY_EPISODES,
+    SCENE_STATES,
+    VERY_LONG_RUN,
+)
+from shmpipe_tools.torture.stressor import stressors
 
 # An episode takes seconds at most, and a zygote gives up waiting by itself: this is for when the
 # zygote itself hangs.
@@ -47,7 +54,7 @@ class Outcome:
     kills: int = 0
     actors: int = 0
     cells: int = 0
-    rare: Counter[str] = field(default_factory=Counter)
+    rare: Counter[str] = field(default_factory=lambda: Counter(dict.fromkeys(SCENE_STATES, 0)))
     delays: dict[str, dict[str, list[float]]] = field(default_factory=dict)  # by transport, what
     failures: list[dict[str, Any]] = field(default_factory=list)  # episodes with findings
     interrupted: bool = False
@@ -85,12 +92,46 @@ class Outcome:
         for counters in self._counters.values():
             for name, each in counters.items():
                 total[name].update(each)
-        return {name: dict(each) for name, each in total.items()}
+        return {
+            name: {counter: each[counter] for counter in stressors()[name].counters}
+            for name, each in total.items()
+        }
 
     @property
     def ok(self) -> bool:
-        """Whether nothing was wrong."""
-        return not self.failures
+        """Whether nothing was wrong, and all was done and seen that there was to do and to see."""
+        return not (self.failures or self.ops_missing or self.unreached)
+
+    @property
+    def ops_missing(self) -> dict[str, int]:
+        """Of each stressor: how many of the ops that were asked for were not done.
+
+        A run that ended for another reason than that they were done tells so, lest a green one
+        be taken for what it is not.  Not if a violation or Ctrl-C ended it: that is said already.
+        """
+        if self.interrupted or (self.failures and not self.run.keep_going):
+            return {}
+        return {name: self.run.ops - done for name, done in self.ops.items() if done < self.run.ops}
+
+    @property
+    def unreached(self) -> list[dict[str, Any]]:
+        """States that must be reached in as many ops as were done, and were not."""
+        return [
+            {"stressor": name, "state": state, "ops": self.ops[name]}
+            for name in self.run.instances
+            for state in self.due(name)
+            if not self.counters[name].get(state, self.rare[state])
+        ]
+
+    def due(self, name: str) -> list[str]:
+        """The states that this stressor must have reached by now."""
+        stressor, ops = stressors()[name], self.ops[name]
+        states = [
+            *(stressor.sometimes if ops >= LONG_RUN else ()),
+            *(stressor.seldom if ops >= VERY_LONG_RUN else ()),
+        ]
+        enough = self.episodes["shmpipe"] >= MANY_EPISODES
+        return [state for state in states if enough or state not in SCENE_STATES]
 
     def latencies(self) -> dict[str, dict[str, dict[str, Any]]]:
         """Figures of the delays: transport, what, figures."""
@@ -108,6 +149,8 @@ class Outcome:
             "seconds": self.seconds,
             "episodes": dict(self.episodes),
             "ops": self.ops,
+            "ops_missing": self.ops_missing,
+            "unreached": self.unreached,
             "kills": self.kills,
             "actors": self.actors,
             "cells": self.cells,
@@ -168,7 +211,7 @@ class Director:
             on_progress(self.outcome)
             elapsed = time.monotonic() - self.outcome.started
             is_late = self._run.seconds is not None and elapsed > self._run.seconds
-            if is_late or not (self.outcome.ok or self._run.keep_going):
+            if is_late or (self.outcome.failures and not self._run.keep_going):
                 return
 
     def _results(self) -> Iterator[tuple[int, dict[str, Any] | None]]:

@@ -60,16 +60,19 @@ def _ops_table(outcome: Outcome) -> Table:
 
 
 def _rare_table(outcome: Outcome) -> Table:
-    """States that a run should reach; those that it did not are said so."""
+    """How often each state was reached, and for which stressor a run like this must reach it."""
     table = plain_table()
     table.add_column("STATE REACHED")
     table.add_column("TIMES", justify="right")
-    for state, count in sorted(outcome.rare.items()):
-        table.add_row(state, str(count))
+    table.add_column("DUE FOR")
+    due = {name: outcome.due(name) for name in outcome.run.instances}
+    for state, count in outcome.rare.items():
+        names = ", ".join(name for name, states in due.items() if state in states)
+        table.add_row(state, str(count or "never"), names)
     for name, counters in outcome.counters.items():
         for counter, count in counters.items():
-            missed = not count and counter in stressors()[name].sometimes
-            table.add_row(f"{name}: {counter}", "never" if missed else str(count))
+            row = f"{name}: {counter}", str(count or "never")
+            table.add_row(*row, name if counter in due[name] else "")
     return table
 
 
@@ -111,8 +114,18 @@ def _verdict(outcome: Outcome) -> Iterator[RenderableType]:
         for finding in failure["findings"]:
             yield Text(f"  {finding}")
         yield Text(f"  {failure.get('errors', '')}\n  {failure.get('plan', '')}")
-    if outcome.ok:
-        yield Text(f"no violation (seed {seed})", style="green")
+    for name, missing in outcome.ops_missing.items():
+        yield Text(
+            f"NOT DONE: {missing} of {outcome.run.ops} ops of {name}; the time was over",
+            style="bold red",
+        )
+    for each in outcome.unreached:
+        yield Text(
+            f"NEVER REACHED in {each['ops']} ops of {each['stressor']}: {each['state']}",
+            style="bold red",
+        )
+    if not outcome.failures:
+        yield Text(f"no violation (seed {seed})", style="green" if outcome.ok else "")
     else:
         options = " ".join(f"--{name} {count}" for name, count in outcome.run.instances.items())
         episode = outcome.failures[0]["episode"] or 0

@@ -27,6 +27,7 @@ from shmpipe_tools.torture.judge import HangError, Judge
 from shmpipe_tools.torture.last_act import LastAct
 from shmpipe_tools.torture.pipes import Pipe
 from shmpipe_tools.torture.plan import Episode
+from shmpipe_tools.torture.states import SCENE_STATES
 from shmpipe_tools.torture.tormentor import NEWS
 
 SHORT = 0.002
@@ -57,7 +58,7 @@ class Scene:
         self.findings: list[str] = []
         self.kills = 0
         self.delays: dict[str, list[float]] = {}
-        self.rare: dict[str, int] = {}
+        self.rare = dict.fromkeys(SCENE_STATES, 0)
         self.cast: dict[int, int] = {}  # pid -> slot
         self._news = news
         self.errors = errors
@@ -218,8 +219,7 @@ class Scene:
 
     def count(self, state: str, by: int = 1) -> None:
         """Adds to a counter of rare states."""
-        if by:
-            self.rare[state] = self.rare.get(state, 0) + by
+        self.rare[state] += by
 
     def note_ring(self) -> None:
         """What the pipe's own statistics say happened."""

@@ -9,9 +9,11 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
+
+from shmpipe_tools.torture.states import SCENE_STATES
 
 if TYPE_CHECKING:
     from shmpipe_tools.torture.actor import Actor
@@ -31,7 +33,10 @@ class Stressor:
     pause: float  # mean seconds between two strikes
     act: Callable[[Actor], None] | None = None  # carries out an order
     counters: tuple[str, ...] = ()  # what it counts besides ops
-    sometimes: tuple[str, ...] = field(default=())  # counters that a long run must have raised
+    # States, its own counters or the scene's, that a long run and a very long one must have reached
+    # (see `states`).  Only those that any such run reaches; the others are just printed.
+    sometimes: tuple[str, ...] = ()
+    seldom: tuple[str, ...] = ()
     counts_itself: bool = False  # the zygote or the actors count the ops, not the tormentor
 
     def counter(self, name: str) -> int:
@@ -49,7 +54,7 @@ def stressors() -> dict[str, Stressor]:
     for name, stressor in found.items():
         assert stressor.name == name
         assert len(stressor.counters) < COUNTERS_PER_STRESSOR
-        assert set(stressor.sometimes) <= {*stressor.counters}
+        assert {*stressor.sometimes, *stressor.seldom} <= {*stressor.counters, *SCENE_STATES}
     return found
 
 

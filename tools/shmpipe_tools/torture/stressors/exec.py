@@ -40,6 +40,6 @@ STRESSOR = Stressor(
     pause=0.005,
     act=_act,
     counters=_WAYS,
-    sometimes=_WAYS,
+    sometimes=(*_WAYS, "dead process reaped"),
     counts_itself=True,
 )

@@ -40,6 +40,6 @@ STRESSOR = Stressor(
     pause=0.003,
     act=_act,
     counters=_WAYS,
-    sometimes=_WAYS,
+    sometimes=(*_WAYS, "dead process reaped"),
     counts_itself=True,
 )

@@ -12,6 +12,8 @@ from shmpipe_tools.torture.tormentor import Tormentor
 # What a child that only holds the ends does.
 _HOLDERS = ("exit", "close", "sleep", "look", "exec", "fork")
 
+_WAYS = ("child worked and left", "child killed at work", "child that only held")
+
 
 def _strike(tormentor: Tormentor) -> int:
     for victim in tormentor.victims(1):
@@ -92,7 +94,7 @@ STRESSOR = Stressor(
     strike=_strike,
     pause=0.002,
     act=_act,
-    counters=("child worked and left", "child killed at work", "child that only held"),
-    sometimes=("child worked and left", "child killed at work", "child that only held"),
+    counters=_WAYS,
+    sometimes=(*_WAYS, "dead process reaped", "lock taken from the dead"),
     counts_itself=True,
 )

@@ -20,6 +20,8 @@ LOOKS = (
     "between calls",
 )
 
+_SELDOM = ("hand-on owed", "sealed, tail not stored", "opening")
+
 
 def _strike(tormentor: Tormentor) -> int:
     rng = tormentor.rng
@@ -48,6 +50,37 @@ STRESSOR = Stressor(
     strike=_strike,
     pause=0.0005,
     counters=LOOKS,
-    sometimes=tuple(state for state in LOOKS if state not in ("opening", "resizing")),
+    # Of 200,000 kills every fifth is looked at: 20 were before a tail, 52 owed a hand-on.
+    # "resizing" is not due: few episodes do it, and it takes microseconds.
+    sometimes=(
+        *(state for state in LOOKS if state not in (*_SELDOM, "resizing")),
+        "lock taken from the dead",
+        "dead process reaped",
+        "pipe empty: reader slept",
+        "pipe full: writer slept",
+        "EAGAIN",
+        "merge",
+        "wrap of the ring",
+        "wrap of an index",
+        "broadcast",
+        "record of a killed writer",
+        "of these: it was there",
+        "cell that died with its reader",
+        "massacre",
+        "kill of a chosen one",
+        "at rest: looked into the segment",
+        "at rest: an entry of the dead",
+        "curtain: all of the dead cleared away",
+    ),
+    seldom=(
+        *_SELDOM,
+        "eof",
+        "eof, company",
+        "epipe",
+        "epipe, company",
+        "leave",
+        "single record",
+        "at rest: a lock of the dead",
+    ),
     counts_itself=True,
 )

@@ -33,6 +33,6 @@ STRESSOR = Stressor(
     pause=0.01,
     act=_act,
     counters=("interpreter ended in calls",),
-    sometimes=("interpreter ended in calls",),
+    sometimes=("interpreter ended in calls", "dead process reaped"),
     counts_itself=True,
 )

@@ -31,5 +31,5 @@ STRESSOR = Stressor(
     strike=_strike,
     pause=0.0005,
     counters=("storms that were heard",),
-    sometimes=("storms that were heard",),
+    sometimes=("storms that were heard", "signal handler ran"),
 )

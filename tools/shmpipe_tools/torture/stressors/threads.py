@@ -8,6 +8,8 @@ from shmpipe_tools.torture.actor import Actor
 from shmpipe_tools.torture.stressor import Stressor
 from shmpipe_tools.torture.tormentor import Tormentor
 
+_WAYS = ("thread ended, process lives", "killed while a thread was in a call")
+
 
 def _strike(tormentor: Tormentor) -> int:
     for victim in tormentor.victims(1):
@@ -45,7 +47,7 @@ STRESSOR = Stressor(
     strike=_strike,
     pause=0.002,
     act=_act,
-    counters=("thread ended, process lives", "killed while a thread was in a call"),
-    sometimes=("thread ended, process lives", "killed while a thread was in a call"),
+    counters=_WAYS,
+    sometimes=(*_WAYS, "dead process reaped"),
     counts_itself=True,
 )
