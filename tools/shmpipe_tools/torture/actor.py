@@ -28,6 +28,7 @@ from shmpipe_tools.torture.board import (
     Word,
 )
 from shmpipe_tools.torture.faults import Fault
+from shmpipe_tools.torture.lateness import waited_for_cpu
 from shmpipe_tools.torture.pipes import AnyEnd, Pipe
 from shmpipe_tools.torture.plan import Episode
 from shmpipe_tools.torture.stressor import stressors
@@ -304,6 +305,7 @@ class Actor:
             self._wait()
         self.begin(Call.WRITE, len(data))
         try:
+            self.fault.writing(self)
             size = self.end.write(data)
         except BrokenPipeError:
             self._ended(self.board.broken_pipe_is_due, "EPIPE")
@@ -325,8 +327,9 @@ class Actor:
         self.look()
 
     def _ended(self, due: Callable[[], bool], what: str) -> NoReturn:
-        now = monotonic_ns()
-        self.state[Word.ENDED_AT] = now
+        self.fault.ending()
+        self.state[Word.ENDED_AT] = monotonic_ns()
+        self.state[Word.WAITED] = waited_for_cpu(os.getpid())
         self.state[Word.CALL] = Call.NONE
         if not due():
             raise ViolationError(f"{what}, but the other side is open")

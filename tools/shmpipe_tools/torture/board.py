@@ -19,7 +19,7 @@ INCARNATIONS = 8192
 LOG_WORDS = 1 << 15
 HAND_BYTES = 1 << 18
 
-_SLOT_WORDS = 16
+_SLOT_WORDS = 24
 _INCARNATION_WORDS = 4
 
 
@@ -64,6 +64,7 @@ class Word(IntEnum):
     FAILED = 13  # 1: it died of an exception, which is in the errors
     LEFT = 14  # 1: it goes of its own will
     UNDERSTUDY = 15  # 1: its child may be at the pipe
+    WAITED = 16  # when it saw the end: nanoseconds that it had been ready without a processor
 
 
 class Log(IntEnum):
@@ -91,8 +92,16 @@ class Board:
             descriptor = os.memfd_create("torture")
             os.ftruncate(descriptor, size)
         self.descriptor = descriptor
-        self._bytes = memoryview(mmap.mmap(descriptor, size))
+        self._mapping = mmap.mmap(descriptor, size)
+        self._bytes = memoryview(self._mapping)
         self.words = self._bytes[: words * 8].cast("Q")
+
+    def close(self) -> None:
+        """For who does not end with it."""
+        self.words.release()
+        self._bytes.release()
+        self._mapping.close()
+        os.close(self.descriptor)
 
     # -- The scene
 

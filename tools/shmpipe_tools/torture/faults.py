@@ -9,9 +9,11 @@ from __future__ import annotations
 import os
 import select
 import signal
+import time
 from typing import TYPE_CHECKING
 
 from shmpipe_tools.torture.board import Call, Word
+from shmpipe_tools.torture.latency import HARD_LIMIT
 
 if TYPE_CHECKING:
     from shmpipe_tools.torture.actor import Actor
@@ -31,6 +33,12 @@ class Fault:
     def sent(self, actor: Actor, data: bytes) -> bytes:  # noqa: ARG002
         """What an actor writes instead of a record."""
         return data
+
+    def writing(self, actor: Actor) -> None:
+        """Right before the call that writes; what it raises seems to come from there."""
+
+    def ending(self) -> None:
+        """Before an actor notes that it has seen the end."""
 
     def between(self, actor: Actor) -> None:
         """Between two calls."""
@@ -85,6 +93,21 @@ class _EarlyEnd(Fault):
         return data[:0] if _is_due(actor) else data
 
 
+class _EarlyPipe(Fault):
+    """EPIPE while there are readers."""
+
+    def writing(self, actor: Actor) -> None:
+        if _is_due(actor):
+            raise BrokenPipeError
+
+
+class _LateEnd(Fault):
+    """The end of the other side is seen a moment later than it may be."""
+
+    def ending(self) -> None:
+        time.sleep(HARD_LIMIT + 0.2)
+
+
 class _Sleep(Fault):
     """Readers look for data for ever, and do not see it."""
 
@@ -109,6 +132,8 @@ FAULTS: dict[str, type[Fault]] = {
     "corrupt": _Corrupt,
     "forget": _Forget,
     "early-end": _EarlyEnd,
+    "early-epipe": _EarlyPipe,
+    "late-end": _LateEnd,
     "sleep": _Sleep,
     "crash": _Crash,
 }

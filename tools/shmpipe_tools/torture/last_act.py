@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from shmpipe_tools.torture.actor import Actor
 from shmpipe_tools.torture.board import ZYGOTE, Call, Log, Phase, Word
+from shmpipe_tools.torture.lateness import Survivors
 from shmpipe_tools.torture.tormentor import state_of
 
 if TYPE_CHECKING:
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
 
 # A survivor must see the end within a second; so much longer is waited to tell late from never.
 END_SECONDS = 10.0
-LATE_SECONDS = 1.0
 
 
 class LastAct:
@@ -143,30 +143,26 @@ class LastAct:
         pid = next(pid for pid, slot in self._scene.cast.items() if slot == victims[0])
         dying = [pid] + [each for each, slot in self._scene.cast.items() if slot in company]
         self._scene.rng.shuffle(dying)
+        watched = Survivors(self._board, list(manners), ended)
         killed_at = monotonic_ns()
         for each in dying:
             os.kill(each, signal.SIGKILL)
-        asleep: set[int] = set()
-        reaped_at = 0
-
-        def all_have_ended() -> bool:
-            nonlocal reaped_at
-            if pid not in self._scene.cast:
-                reaped_at = reaped_at or monotonic_ns()
-                # Who is awake only waits for a processor.
-                if monotonic_ns() - reaped_at > LATE_SECONDS * 1e9:
-                    asleep.update(slot for slot in self._scene.cast.values() if self._sleeps(slot))
-            return not self._scene.cast
-
-        self._scene.wait(all_have_ended, f"survivors see {what}", END_SECONDS)
+        self._await_the_end(watched, dying, ended)
         for slot, manner in manners.items():
             delay = (self._board.get(slot, Word.ENDED_AT) - killed_at) / 1e9
             self._scene.delays.setdefault(f"{ended} {manner}", []).append(delay)
-            if slot in asleep:
-                self._scene.findings.append(
-                    f"slot {slot} ({manner}) slept on, {what} after {delay:.3f} s"
-                )
         self._scene.count(ended)
+
+    def _await_the_end(self, survivors: Survivors, dying: list[int], what: str) -> None:
+        """Until everybody has ended; who ended too late after these were gone is a finding."""
+        cast = self._scene.cast
+
+        def all_have_ended() -> bool:
+            survivors.look(is_due=not any(pid in cast for pid in dying))
+            return not cast
+
+        self._scene.wait(all_have_ended, f"survivors see {what}", END_SECONDS)
+        self._scene.findings += survivors.findings()
 
     def _company(self, survivors: list[int]) -> list[int]:
         """Who is killed with the last peer: the wake that its death gives them dies with them."""
@@ -182,8 +178,10 @@ class LastAct:
         self._board.set_phase(Phase.LEAVE)
         self._scene.wait(lambda: not self._slots(writes=True), "writers leave", END_SECONDS)
         self._board.expect_end(writers=True)
+        survivors = Survivors(self._board, self._slots(writes=False), "the end")
         self._pipe.writer.close()
-        self._scene.wait(lambda: not self._scene.cast, "readers see the end", END_SECONDS)
+        self._await_the_end(survivors, [], "the end")
+        self._scene.count("leave")
 
     def _silence(self) -> None:
         """One record at a time for readers that sleep, while one of them may be killed."""

@@ -1,0 +1,72 @@
+"""Whether a survivor saw the end too late, and not merely a machine that was too busy.
+
+The hard limit decides: a survivor that sees end of file or EPIPE more than a second after its last
+peer is a finding, asleep or not.  But what the machine took from everybody is not the pipe's.  The
+episodes on os.pipe do not tell that: they are played at other instants, so a machine that stood
+still for 1.5 s, or ran something else, shows in the figures of one pipe and not of the other.  So
+it is measured in the act itself, by means that know nothing of the pipe:
+
+  - SIGKILL is not yet a death.  The dying need a processor to get to their end, and before the
+    kernel has closed their descriptors neither pipe has anything to tell: the clock starts when the
+    zygote has seen the last of them dead.
+  - The kernel counts how long a thread was ready and had no processor (schedstat).  The longest of
+    all survivors counts for each, for one may hear it from another.  A sleeper is not ready: what
+    all of them sleep is never excused.
+  - The zygote, which waits on a timer of 2 ms, sees when the machine as a whole stood still.
+
+The last two may be the same time, so the larger one is taken off.  os.pipe goes through this very
+rule, and is the control: where the machine alone could break the limit, it breaks it there, too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from time import monotonic_ns
+
+from shmpipe_tools.torture.board import Board, Word
+from shmpipe_tools.torture.latency import HARD_LIMIT
+
+# A turn of the zygote takes a few milliseconds; in one that takes longer it did not run.
+_GAP_SECONDS = 0.05
+
+
+def waited_for_cpu(pid: int | str) -> int:
+    """Nanoseconds that a process's first thread was ready without a processor; 0 if it is gone."""
+    with contextlib.suppress(OSError), open(f"/proc/{pid}/schedstat") as numbers:
+        return int(numbers.read().split()[1])
+    return 0
+
+
+class Survivors:
+    """Those who are to see an end: made before its cause, looked at again and again after it."""
+
+    def __init__(self, board: Board, slots: list[int], what: str) -> None:
+        self._board = board
+        self._what = what
+        self._waited = {slot: waited_for_cpu(board.get(slot, Word.PID)) for slot in slots}
+        self._looked = monotonic_ns()
+        self._due = 0
+        self._stood_still = 0.0
+
+    def look(self, *, is_due: bool) -> None:
+        """One turn of the zygote.  is_due: whether the last peer is gone."""
+        now = monotonic_ns()
+        if self._due and (gap := (now - self._looked) / 1e9) > _GAP_SECONDS:
+            self._stood_still += gap
+        self._looked = now
+        if is_due and not self._due:
+            self._due = now
+
+    def findings(self) -> Iterator[str]:
+        """Who was late, when all of them have ended."""
+        board = self._board
+        waits = [board.get(slot, Word.WAITED) - before for slot, before in self._waited.items()]
+        taken = max([self._stood_still, *(wait / 1e9 for wait in waits)])
+        for slot in self._waited:
+            delay = (board.get(slot, Word.ENDED_AT) - self._due) / 1e9
+            if delay - taken > HARD_LIMIT:
+                yield (
+                    f"slot {slot} saw {self._what} {delay:.3f} s after the last peer was gone, "
+                    f"and the machine took only {taken:.3f} s of it"
+                )
