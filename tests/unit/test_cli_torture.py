@@ -17,6 +17,7 @@ from shmpipe_tools.torture.faults import FAULTS, VARIABLE
 from shmpipe_tools.torture.latency import figures, picture
 from shmpipe_tools.torture.plan import draw
 from shmpipe_tools.torture.records import Records, decode_id, encode_id
+from shmpipe_tools.torture.states import SCENE_STATES
 from shmpipe_tools.torture.stressor import stressors
 
 TORTURE = [sys.executable, "-m", "shmpipe_tools", "torture", "--json"]
@@ -60,6 +61,15 @@ def test_each_stressor_for_a_moment(name: str) -> None:
     assert report["ok"], report["failures"]
     assert report["cells"] > 0
     assert set(report["ops"]) == {name}
+    assert report["ops"][name] > 0  # it strikes
+    counters = report["counters"][name]
+    assert set(counters) == set(stressors()[name].counters)
+    # Not one in particular in so short a time, but it counts what it does.
+    assert sum(counters.values()) > 0
+    rare = report["rare"]
+    assert set(rare) == set(SCENE_STATES)
+    assert rare["at rest: looked into the segment"] > 0
+    assert rare["wrap of the ring"] > 0
 
 
 def test_stressors_combine() -> None:
@@ -69,6 +79,15 @@ def test_stressors_combine() -> None:
     )
     assert report["ok"], report["failures"]
     assert set(report["ops"]) == {"kill", "stop", "fork", "signals"}
+    assert min(report["ops"].values()) > 0
+    assert report["counters"]["signals"]["storms that were heard"] > 0
+    assert report["rare"]["dead process reaped"] > 0
+
+
+def test_ops_that_were_not_done_are_no_success() -> None:
+    report = torture("--signals", "1", "--ops", "1000000", "--timeout", "1", code=1)
+    assert report["failures"] == []
+    assert 0 < report["ops_missing"]["signals"] < 1000000
 
 
 @pytest.mark.parametrize(
@@ -79,6 +98,8 @@ def test_stressors_combine() -> None:
         ("corrupt", "failed"),
         ("forget", "are lost"),
         ("early-end", "failed"),
+        ("early-epipe", "failed"),
+        ("late-end", "after the last peer was gone"),
         ("sleep", "sleeps in POLL"),
         ("crash", "ended with -11"),
     ],
@@ -167,9 +188,7 @@ def books() -> Iterator[Books]:
     """A fresh board."""
     made = Books()
     yield made
-    descriptor = made.board.descriptor
-    del made.board  # and its mapping
-    os.close(descriptor)
+    made.board.close()
 
 
 def test_writers_rest_beside_a_full_log_until_the_last_act(books: Books) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from shmpipe_tools.torture.actor import Actor
 from shmpipe_tools.torture.board import ZYGOTE, Call, Log, Phase, Word
 from shmpipe_tools.torture.lateness import Survivors
+from shmpipe_tools.torture.rest import Rest
 from shmpipe_tools.torture.tormentor import state_of
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ class LastAct:
         self._board = scene.board
         self._episode = scene.episode
         self._pipe = scene.pipe
+        self._rest = Rest(scene)
 
     def play(self) -> None:
         """The episode's final; what is wrong is in the scene's findings."""
@@ -49,6 +51,7 @@ class LastAct:
         self._scene.replaces = False
         self._scene.audit.close_books(self._board, self._scene.incarnation)
         self._check_levels()
+        self._rest.look()
 
     def _is_mustered(self) -> bool:
         board = self._board
@@ -204,6 +207,7 @@ class LastAct:
             self._scene.count("kill of a chosen one" if dies >= 0 else "single record")
         self._scene.kill(list(self._scene.cast.values()))
         self._scene.audit.close_books(self._board, self._scene.incarnation)
+        self._rest.clear()
 
     def _massacre(self) -> None:
         """All are killed in full motion; the zygote reads what is left."""
@@ -224,4 +228,5 @@ class LastAct:
                 self._scene.findings.append(f"{data!r} from a pipe that is not empty")
                 break
             reader.note(memoryview(data))
+        self._rest.clear()
         self._scene.count("massacre")

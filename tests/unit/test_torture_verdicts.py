@@ -1,0 +1,226 @@
+"""shmpipe torture: what makes a run fail beside a fault of the pipe, and who is late."""
+
+import os
+from collections.abc import Callable, Iterator
+from time import monotonic_ns
+from typing import Any
+
+import pytest
+from rich.console import Console
+from shmpipe_tools.torture import rest
+from shmpipe_tools.torture.board import Board, Call, Word
+from shmpipe_tools.torture.director import Outcome, Run
+from shmpipe_tools.torture.judge import HangError
+from shmpipe_tools.torture.lateness import Survivors, waited_for_cpu
+from shmpipe_tools.torture.pipes import Pipe
+from shmpipe_tools.torture.plan import Episode, draw
+from shmpipe_tools.torture.report import report
+from shmpipe_tools.torture.rest import Rest
+from shmpipe_tools.torture.scene import Scene
+from shmpipe_tools.torture.states import LONG_RUN, MANY_EPISODES, SCENE_STATES, VERY_LONG_RUN
+from shmpipe_tools.torture.stressor import stressors
+
+SECOND = 10**9
+
+
+def outcome(
+    ops: int, *, asked: int = 0, episodes: int = MANY_EPISODES, without: str = ""
+) -> Outcome:
+    """Of a run of kill that reached every state but one."""
+    made = Outcome(Run({"kill": 1}, asked, None, "s", 1, 1.0, 0, 0, keep_going=False))
+    for _ in range(episodes):
+        made.add(0, result(ops, without))
+    return made
+
+
+def result(ops: int, without: str) -> dict[str, Any]:
+    """What a zygote says of an episode."""
+    counters = {state: int(state != without) for state in stressors()["kill"].counters}
+    return {
+        "transport": "named",
+        "kills": 0,
+        "actors": 0,
+        "cells": 0,
+        "rare": {state: int(state != without) for state in SCENE_STATES},
+        "delays": {},
+        "ops": {"kill": ops},
+        "counters": {"kill": counters},
+        "findings": [],
+    }
+
+
+def text(made: Outcome) -> str:
+    """The report that people see."""
+    screen = Console(width=200)
+    with screen.capture() as captured:
+        for part in report(made):
+            screen.print(part)
+    return captured.get()
+
+
+def test_a_run_that_reached_every_state_is_a_success() -> None:
+    made = outcome(VERY_LONG_RUN)
+    assert made.ok
+    assert "NEVER" not in text(made)
+
+
+@pytest.mark.parametrize(
+    ("state", "due_from"),
+    [
+        ("in write lock", LONG_RUN),
+        ("lock taken from the dead", LONG_RUN),
+        ("hand-on owed", VERY_LONG_RUN),
+        ("eof, company", VERY_LONG_RUN),
+        ("resizing", None),
+        ("readiness left by the dead", None),
+    ],
+)
+def test_a_state_that_was_never_reached(state: str, due_from: int | None) -> None:
+    for ops in (LONG_RUN - 1, LONG_RUN, VERY_LONG_RUN - 1, VERY_LONG_RUN):
+        made = outcome(ops, without=state)
+        is_due = due_from is not None and ops >= due_from
+        assert made.ok == (not is_due)
+        assert [each["state"] for each in made.as_json()["unreached"]] == [state] * is_due
+        assert ("NEVER REACHED" in text(made)) == is_due
+        assert "never" in text(made)
+
+
+def test_states_of_scenes_are_due_in_many_of_them() -> None:
+    assert outcome(LONG_RUN, without="massacre", episodes=MANY_EPISODES - 1).ok
+    assert not outcome(LONG_RUN, without="massacre").ok
+
+
+def test_what_was_asked_for_and_not_done() -> None:
+    made = outcome(7, asked=10)
+    assert (made.ok, made.ops_missing) == (False, {"kill": 3})
+    assert "NOT DONE: 3 of 10 ops of kill" in text(made)
+    assert outcome(10, asked=10).ok
+    made.interrupted = True  # Ctrl-C says why
+    assert made.ok
+
+
+# -- Who is late
+
+
+@pytest.fixture
+def board() -> Iterator[Board]:
+    """A fresh one; its slot 0 is this process."""
+    made = Board()
+    made.begin_episode(0, 0)
+    made.set(0, Word.PID, os.getpid())
+    yield made
+    made.close()
+
+
+def late(board: Board, *, seconds: float, waited: float) -> list[str]:
+    """The findings about one that saw the end so late and was ready without a processor so long."""
+    survivors = Survivors(board, [0], "the end")
+    survivors.look(is_due=False)
+    board.set(0, Word.ENDED_AT, monotonic_ns() + int(seconds * SECOND))
+    board.set(0, Word.WAITED, waited_for_cpu(os.getpid()) + int(waited * SECOND))
+    survivors.look(is_due=True)
+    return list(survivors.findings())
+
+
+def test_a_second_is_the_limit(board: Board) -> None:
+    assert late(board, seconds=0.9, waited=0) == []
+    assert "the end 1.1" in late(board, seconds=1.15, waited=0)[0]
+
+
+def test_what_the_machine_took_is_not_the_pipes(board: Board) -> None:
+    assert late(board, seconds=1.5, waited=0.7) == []
+    assert late(board, seconds=1.9, waited=0.7) != []
+
+
+# -- At rest
+
+
+class StillScene(Scene):
+    """One whose time does not pass: what does not hold at once never will."""
+
+    def wait(self, condition: Callable[[], bool], what: str, limit: float) -> None:
+        if not condition():
+            raise HangError(what)
+
+
+def plain_episode() -> Episode:
+    """Of an anonymous pipe."""
+    plans = (draw("rest", 0, number) for number in range(100))
+    return next(plan for plan in plans if plan.transport == "anonymous" and not plan.packets)
+
+
+@pytest.fixture
+def scene(board: Board) -> Iterator[StillScene]:
+    """With nobody but this process, which is its zygote."""
+    pipe = Pipe(plain_episode(), "")
+    pipe.reader.nonblocking = pipe.writer.nonblocking = True
+    yield StillScene(board, pipe.episode, pipe, [], -1, 1.0)
+    pipe.close()
+
+
+def child(scene: Scene) -> int:
+    """One that reads, and is there when this returns."""
+    pid = os.fork()
+    if pid == 0:
+        scene.pipe.writer.close()
+        scene.pipe.reader.nonblocking = False
+        scene.pipe.reader.read(1)
+        os._exit(0)
+    while scene.pipe.snapshot().read_waiters == 0:  # type: ignore[union-attr]
+        os.sched_yield()
+    return pid
+
+
+def end(pid: int) -> None:
+    """It dies where it sleeps."""
+    os.kill(pid, 9)
+    os.waitpid(pid, 0)
+
+
+def test_nothing_is_found_where_all_is_well(scene: StillScene) -> None:
+    Rest(scene).clear()
+    assert scene.findings == []
+    assert scene.rare["curtain: all of the dead cleared away"] == 1
+
+
+def test_a_stranger_and_a_missing_actor_are_found(scene: StillScene) -> None:
+    pid = child(scene)
+    try:
+        Rest(scene).look()
+        assert "the living are" in scene.findings.pop()
+        scene.cast[pid] = 0
+        scene.board.set(0, Word.CALL, Call.READ)
+        Rest(scene).look()
+        assert scene.findings == []
+    finally:
+        end(pid)
+    Rest(scene).look()
+    assert "2 processes are there" in scene.findings[-1]
+
+
+def test_a_sleeper_that_nobody_would_wake_is_found(scene: StillScene) -> None:
+    scene.cast[os.getpid()] = 0
+    for call in (Call.READ, Call.POLL):
+        scene.board.set(0, Word.CALL, call)
+        with pytest.raises(HangError, match="who sleeps is registered"):
+            Rest(scene).look()
+
+
+def test_what_the_dead_leave_is_cleared_away(
+    scene: StillScene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    end(child(scene))
+    monkeypatch.setattr(rest, "_sleep_in", lambda *_: None)
+    with pytest.raises(HangError, match="no entry of the dead is left"):
+        Rest(scene).clear()
+    assert scene.rare["at rest: an entry of the dead"] == 1
+    monkeypatch.undo()
+    Rest(scene).clear()
+    assert scene.findings == []
+
+
+def test_damage_is_found(scene: StillScene) -> None:
+    # A flag of a description that is free.
+    os.pwrite(scene.pipe.descriptor(), (1).to_bytes(8, "little"), 4096 + 9 * 8)
+    Rest(scene).look()
+    assert [each.split()[:2] for each in scene.findings] == [["check:", "description-free"]]
