@@ -1,17 +1,21 @@
 """shmpipe torture: what makes a run fail beside a fault of the pipe, and who is late."""
 
 import os
+import signal
 from collections.abc import Callable, Iterator
-from time import monotonic_ns
+from dataclasses import replace
+from time import monotonic, monotonic_ns
 from typing import Any
 
 import pytest
+import shmpipe
 from rich.console import Console
-from shmpipe_tools.torture import rest
-from shmpipe_tools.torture.board import Board, Call, Word
+from shmpipe_tools.torture import procfs, rest
+from shmpipe_tools.torture.board import Board, Call, Phase, Word
 from shmpipe_tools.torture.director import Outcome, Run
+from shmpipe_tools.torture.hold import HELD, IN_A_LOCK, WENT_ON, WITH_A_WAKE, Hold
 from shmpipe_tools.torture.judge import HangError
-from shmpipe_tools.torture.lateness import Survivors, waited_for_cpu
+from shmpipe_tools.torture.lateness import Survivors
 from shmpipe_tools.torture.pipes import Pipe
 from shmpipe_tools.torture.plan import Episode, draw
 from shmpipe_tools.torture.report import report
@@ -19,6 +23,7 @@ from shmpipe_tools.torture.rest import Rest
 from shmpipe_tools.torture.scene import Scene
 from shmpipe_tools.torture.states import LONG_RUN, MANY_EPISODES, SCENE_STATES, VERY_LONG_RUN
 from shmpipe_tools.torture.stressor import stressors
+from shmpipe_tools.torture.tormentor import Victim
 
 SECOND = 10**9
 
@@ -117,7 +122,7 @@ def late(board: Board, *, seconds: float, waited: float) -> list[str]:
     survivors = Survivors(board, [0], "the end")
     survivors.look(is_due=False)
     board.set(0, Word.ENDED_AT, monotonic_ns() + int(seconds * SECOND))
-    board.set(0, Word.WAITED, waited_for_cpu(os.getpid()) + int(waited * SECOND))
+    board.set(0, Word.WAITED, procfs.waited_for_cpu(os.getpid()) + int(waited * SECOND))
     survivors.look(is_due=True)
     return list(survivors.findings())
 
@@ -130,6 +135,85 @@ def test_a_second_is_the_limit(board: Board) -> None:
 def test_what_the_machine_took_is_not_the_pipes(board: Board) -> None:
     assert late(board, seconds=1.5, waited=0.7) == []
     assert late(board, seconds=1.9, waited=0.7) != []
+
+
+# -- Who is held
+
+
+@pytest.fixture
+def sleepers() -> Iterator[tuple[int, int]]:
+    """A process that is stopped, and one that sleeps."""
+    pids = []
+    for _ in range(2):
+        pid = os.fork()
+        if pid == 0:
+            signal.pause()
+        pids.append(pid)
+    os.kill(pids[0], signal.SIGSTOP)
+    while [procfs.state_of(pid) for pid in pids] != ["T", "S"]:
+        os.sched_yield()
+    yield pids[0], pids[1]
+    for pid in pids:
+        end(pid)
+
+
+def held(
+    board: Board, sleepers: tuple[int, int], owner: int = 0, step: Callable[[], None] = lambda: None
+) -> Hold:
+    """A reader that was stopped beside a reader and a writer; owner: the pid that has a lock."""
+    board.set_phase(Phase.RUN)
+    for slot, pid, writes in ((0, sleepers[0], 0), (1, sleepers[1], 0), (2, sleepers[1], 1)):
+        board.set(slot, Word.PID, pid)
+        board.set(slot, Word.WRITES, writes)
+    ends = shmpipe.pipe()
+    ring = ends[0].stat()
+    for each in ends:
+        each.close()
+    if owner:
+        holder = replace(ring.processes[0], index=6, pid=owner)
+        ring = replace(ring, companion_lock_owner=7, processes=(holder,))
+    descriptor = os.pidfd_open(sleepers[0])
+    hold = Hold(board, Victim(0, sleepers[0], 1, descriptor), 0.2, 0.1, lambda: ring)
+    while not hold.is_over(monotonic()):
+        step()
+    os.close(descriptor)
+    return hold
+
+
+def test_others_that_do_not_go_on_are_found(board: Board, sleepers: tuple[int, int]) -> None:
+    hold = held(board, sleepers)
+    assert "the locks are with nobody" in hold.finding
+    assert hold.outcomes == [HELD]
+    # Somebody has a lock, and it is not the stopped one.
+    assert f"the locks are with [{sleepers[1]}]" in held(board, sleepers, sleepers[1]).finding
+
+
+def test_others_that_go_on(board: Board, sleepers: tuple[int, int]) -> None:
+    def step() -> None:
+        for slot in sides:
+            board.set(slot, Word.PROGRESS, board.get(slot, Word.PROGRESS) + 1)
+
+    sides = [1, 2]
+    hold = held(board, sleepers, step=step)
+    assert (hold.finding, hold.outcomes) == ("", [HELD, WENT_ON])
+    sides = [2]  # and the other side sleeps
+    assert "not gone on" in held(board, sleepers, step=step).finding
+
+
+def test_the_stopped_one_has_a_lock_or_a_wake(board: Board, sleepers: tuple[int, int]) -> None:
+    hold = held(board, sleepers, sleepers[0])
+    assert (hold.finding, hold.outcomes) == ("", [HELD, IN_A_LOCK])
+    board.set(0, Word.CALL, Call.READ)
+    board.set(2, Word.CALL, Call.WRITE)  # who writes would see that nobody reads
+    assert "not gone on" in held(board, sleepers).finding
+    board.set(2, Word.CALL, Call.POLL)
+    hold = held(board, sleepers)
+    assert (hold.finding, hold.outcomes) == ("", [HELD, WITH_A_WAKE])
+
+
+def test_nothing_is_demanded_of_who_is_alone(board: Board, sleepers: tuple[int, int]) -> None:
+    hold = held(board, sleepers, step=lambda: board.set(1, Word.PID, 0))
+    assert (hold.finding, hold.outcomes) == ("", [])
 
 
 # -- At rest
@@ -173,7 +257,7 @@ def child(scene: Scene) -> int:
 
 def end(pid: int) -> None:
     """It dies where it sleeps."""
-    os.kill(pid, 9)
+    os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
 
 

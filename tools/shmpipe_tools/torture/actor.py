@@ -28,9 +28,9 @@ from shmpipe_tools.torture.board import (
     Word,
 )
 from shmpipe_tools.torture.faults import Fault
-from shmpipe_tools.torture.lateness import waited_for_cpu
 from shmpipe_tools.torture.pipes import AnyEnd, Pipe
 from shmpipe_tools.torture.plan import Episode
+from shmpipe_tools.torture.procfs import waited_for_cpu
 from shmpipe_tools.torture.stressor import stressors
 
 EXIT_FAILED = 70

@@ -150,7 +150,7 @@ class Board:
         """Forgets the last one."""
         end = self._counters
         self._bytes[self._slots * 8 : end * 8] = bytes((end - self._slots) * 8)
-        self.words[2:7] = memoryview(bytes(40)).cast("Q")
+        self.words[2:8] = memoryview(bytes(48)).cast("Q")
         self.words[2] = number
         self.words[4] = segment
 
@@ -172,6 +172,15 @@ class Board:
             self.words[5] = 1
         if readers:
             self.words[6] = 1
+
+    @property
+    def held(self) -> int:
+        """The slot + 1 of who is stopped for long; 0 if nobody is."""
+        return self.words[7]
+
+    @held.setter
+    def held(self, slot: int) -> None:
+        self.words[7] = slot
 
     def acknowledge(self, tormentor: int) -> None:
         """A tormentor has seen this turn and holds nobody."""

@@ -116,11 +116,12 @@ class Outcome:
     @property
     def unreached(self) -> list[dict[str, Any]]:
         """States that must be reached in as many ops as were done, and were not."""
+        counters = self.counters
         return [
             {"stressor": name, "state": state, "ops": self.ops[name]}
             for name in self.run.instances
             for state in self.due(name)
-            if not self.counters[name].get(state, self.rare[state])
+            if not counters[name].get(state, self.rare[state])
         ]
 
     def due(self, name: str) -> list[str]:

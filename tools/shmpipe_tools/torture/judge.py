@@ -11,7 +11,7 @@ from time import monotonic_ns
 
 from shmpipe_tools.torture.board import Board, Call, Phase, Word
 from shmpipe_tools.torture.pipes import Pipe
-from shmpipe_tools.torture.tormentor import state_of
+from shmpipe_tools.torture.procfs import state_of
 
 DUMP_SIGNAL = signal.SIGQUIT  # faulthandler answers it
 
@@ -39,6 +39,10 @@ class Judge:
         if now < self._next:
             return
         self._next = now + self.LOOK_EVERY
+        if self._board.held:
+            # Who waits for what the stopped one has: its tormentor looks at all of them (Hold).
+            self._beside_work.clear()
+            return
         late = [each for each in slots() if self._is_late(each)]
         self._beside_work = {k: v for k, v in self._beside_work.items() if k in late}
         if not late:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from shmpipe_tools.torture.actor import Actor
 from shmpipe_tools.torture.board import ZYGOTE, Call, Log, Phase, Word
 from shmpipe_tools.torture.lateness import Survivors
+from shmpipe_tools.torture.procfs import state_of
 from shmpipe_tools.torture.rest import Rest
-from shmpipe_tools.torture.tormentor import state_of
 
 if TYPE_CHECKING:
     from shmpipe_tools.torture.scene import Scene

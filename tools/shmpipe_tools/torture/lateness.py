@@ -20,22 +20,15 @@ rule, and is the control: where the machine alone could break the limit, it brea
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator
 from time import monotonic_ns
 
 from shmpipe_tools.torture.board import Board, Word
 from shmpipe_tools.torture.latency import HARD_LIMIT
+from shmpipe_tools.torture.procfs import waited_for_cpu
 
 # A turn of the zygote takes a few milliseconds; in one that takes longer it did not run.
 _GAP_SECONDS = 0.05
-
-
-def waited_for_cpu(pid: int | str) -> int:
-    """Nanoseconds that a process's first thread was ready without a processor; 0 if it is gone."""
-    with contextlib.suppress(OSError), open(f"/proc/{pid}/schedstat") as numbers:
-        return int(numbers.read().split()[1])
-    return 0
 
 
 class Survivors:

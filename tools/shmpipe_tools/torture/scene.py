@@ -79,6 +79,7 @@ class Scene:
             self.wait(lambda: time.monotonic() > until or is_over(), "the play", 60)
             self.board.set_phase(Phase.FREE)
             self.wait(lambda: self.board.acknowledged(len(self._news)), "the tormentors", 10)
+            self.findings += self._heard()
             LastAct(self).play()
             self.findings += self.audit.findings(self.board, range(SLOTS))
         except HangError as hang:
@@ -200,6 +201,13 @@ class Scene:
             self._judge.look(lambda: list(self.cast.values()))
             signal.sigtimedwait([signal.SIGCHLD], SHORT)
             self.reap()
+
+    def _heard(self) -> Iterator[str]:
+        """What the tormentors found."""
+        for each in self._news:
+            with contextlib.suppress(BlockingIOError):
+                while text := each.recv(1 << 16):
+                    yield text.decode()
 
     def _clear(self) -> None:
         self.replaces = False

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import platform
 import signal
 import socket
 import struct
@@ -15,15 +14,16 @@ from typing import NoReturn
 from shmpipe.inspect import Snapshot, snapshot
 from shmpipe_tools.torture.actor import die_with_parent
 from shmpipe_tools.torture.board import SLOTS, Board, Call, Phase, Word
+from shmpipe_tools.torture.hold import Hold
+from shmpipe_tools.torture.procfs import FUTEXES, POLLS, state_of, system_call
 from shmpipe_tools.torture.stressor import Stressor, number_of
 
 NEWS = struct.Struct("=III")  # slot, pid, incarnation; with a pidfd
 
-# The system calls in which an actor sleeps, as /proc/PID/syscall names them.
-_FUTEXES, _POLLS = {
-    "x86_64": ({"202", "449"}, {"7", "23", "232", "270", "271", "281"}),
-    "aarch64": ({"98", "449"}, {"22", "72", "73"}),
-}[platform.machine()]
+# So much longer than anybody may be late a stopped process is held; but none for longer than the
+# scene waits for its tormentors.
+_HOLD_MORE_SECONDS = 0.5
+_LONGEST_HOLD_SECONDS = 5.0
 
 
 @dataclass
@@ -55,7 +55,13 @@ class Tormentor:
     """What a stressor's `strike` may use."""
 
     def __init__(
-        self, board: Board, number: int, stressor: Stressor, seed: str, news: socket.socket
+        self,
+        board: Board,
+        number: int,
+        stressor: Stressor,
+        seed: str,
+        news: socket.socket,
+        patience: float,
     ) -> None:
         self.board = board
         self.stressor = stressor
@@ -66,6 +72,8 @@ class Tormentor:
         self._known: dict[int, Victim] = {}
         self._stopped: list[tuple[float, Victim]] = []
         self._segment = -1
+        self._patience = patience
+        self._hold: Hold | None = None
 
     def live(self, parent: int) -> NoReturn:
         """The whole life of the process."""
@@ -101,10 +109,21 @@ class Tormentor:
 
     def stop(self, victim: Victim, seconds: float) -> int:
         """SIGSTOP; SIGCONT comes by itself."""
+        if self.board.held == victim.slot + 1:
+            return 0
         sent = victim.signal(signal.SIGSTOP)
         if sent:
             self._stopped.append((time.monotonic() + seconds, victim))
         return sent
+
+    def hold(self, victim: Victim) -> None:
+        """Lets one that is stopped stay so for longer than anybody may be late; one at a time."""
+        seconds = self._patience + _HOLD_MORE_SECONDS
+        if self.board.held or seconds > _LONGEST_HOLD_SECONDS:
+            return
+        self.board.held = victim.slot + 1
+        self._stopped = [each for each in self._stopped if each[1] is not victim]
+        self._hold = Hold(self.board, victim, seconds, self._patience, self._look)
 
     def sleep(self, seconds: float) -> None:
         """Waits, and wakes meanwhile whose time has come; short when the episode is over."""
@@ -124,14 +143,14 @@ class Tormentor:
         if not self._is_stopped(victim):
             return
         call = self.board.get(victim.slot, Word.CALL)
-        sleeps_in = _system_call(victim.pid)
+        sleeps_in = system_call(victim.pid)
         if call == Call.NONE:
             yield "between calls"
             if self.board.get(victim.slot, Word.PROGRESS) == 0:
                 yield "newborn"
-        elif sleeps_in in _FUTEXES:
+        elif sleeps_in in FUTEXES:
             yield "asleep in pipe"
-        elif sleeps_in in _POLLS:
+        elif sleeps_in in POLLS:
             yield "asleep in poll"
         else:
             yield "running in call"
@@ -142,7 +161,7 @@ class Tormentor:
         ring = self._look()
         if ring is not None:
             yield from _locks_of(ring, victim.pid)
-            awake = call == Call.READ and sleeps_in not in _FUTEXES
+            awake = call == Call.READ and sleeps_in not in FUTEXES
             if awake and ring.pending and ring.read_waiters:
                 yield "hand-on owed"
 
@@ -154,6 +173,10 @@ class Tormentor:
             time.sleep(0.001)
 
     def _let_go(self) -> None:
+        while self._hold and self.board.phase == Phase.FREE:
+            self._continue(time.monotonic())
+            self._hear()
+            time.sleep(0.002)
         self._continue(float("inf"))
         if self._segment >= 0:
             os.close(self._segment)
@@ -167,6 +190,15 @@ class Tormentor:
         for entry in [each for each in self._stopped if each[0] <= now]:
             self._stopped.remove(entry)
             entry[1].signal(signal.SIGCONT)
+        hold = self._hold
+        if hold and hold.is_over(now):
+            hold.victim.signal(signal.SIGCONT)
+            self._hold = None
+            self.board.held = 0
+            for outcome in hold.outcomes:
+                self.count(self.stressor.counter(outcome))
+            if hold.finding:
+                self._news.send(hold.finding.encode())
 
     def _hear(self) -> None:
         """The news from the zygote: who has come."""
@@ -214,20 +246,3 @@ def _locks_of(ring: Snapshot, pid: int) -> Iterator[str]:
         yield "in read lock"
         if ring.slots and ring.slots[-1].sealed and ring.occupancy == len(ring.slots):
             yield "sealed, tail not stored"
-
-
-def state_of(pid: int) -> str:
-    """The letter of a process's state, "" if it is gone."""
-    try:
-        with open(f"/proc/{pid}/stat") as stat:
-            return stat.read().rpartition(")")[2].split()[0]
-    except OSError:
-        return ""
-
-
-def _system_call(pid: int) -> str:
-    try:
-        with open(f"/proc/{pid}/syscall") as call:
-            return call.read().split()[0]
-    except OSError:
-        return ""

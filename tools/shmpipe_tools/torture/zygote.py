@@ -161,7 +161,10 @@ class Zygote:
                 os.close(1)
                 stressor = stressors()[name]
                 seed = f"{self.task.seed}/{self.task.scene}"
-                Tormentor(self.board, number, stressor, seed, theirs).live(parent)
+                tormentor = Tormentor(
+                    self.board, number, stressor, seed, theirs, self.task.patience
+                )
+                tormentor.live(parent)
             except BaseException:
                 sys.excepthook(*sys.exc_info())
                 raise
