@@ -22,6 +22,9 @@ from shmpipe_tools.torture.stressor import stressors
 
 TORTURE = [sys.executable, "-m", "shmpipe_tools", "torture", "--json"]
 
+# The others count only what they looked at, or what they saw to the end.
+COUNT_EACH_OP = {"exec", "exit", "fork", "signals", "threads"}
+
 RECORDS = Records(packets=False, cell=64, most=3)
 
 
@@ -64,8 +67,8 @@ def test_each_stressor_for_a_moment(name: str) -> None:
     assert report["ops"][name] > 0  # it strikes
     counters = report["counters"][name]
     assert set(counters) == set(stressors()[name].counters)
-    # Not one in particular in so short a time, but it counts what it does.
-    assert sum(counters.values()) > 0
+    if name in COUNT_EACH_OP:
+        assert sum(counters.values()) > 0
     rare = report["rare"]
     assert set(rare) == set(SCENE_STATES)
     assert rare["at rest: looked into the segment"] > 0
@@ -81,7 +84,8 @@ def test_stressors_combine() -> None:
     assert set(report["ops"]) == {"kill", "stop", "fork", "signals"}
     assert min(report["ops"].values()) > 0
     assert report["counters"]["signals"]["storms that were heard"] > 0
-    assert report["rare"]["dead process reaped"] > 0
+    rare = report["rare"]
+    assert rare["dead process reaped"] + rare["at rest: an entry of the dead"] > 0
 
 
 def test_ops_that_were_not_done_are_no_success() -> None:

@@ -57,6 +57,7 @@ class Scene:
         self.rng = Random(f"{episode.seed}/scene")
         self.findings: list[str] = []
         self.kills = 0
+        self.struck = 0  # of these: before the last act, which kills, too
         self.delays: dict[str, list[float]] = {}
         self.rare = dict.fromkeys(SCENE_STATES, 0)
         self.cast: dict[int, int] = {}  # pid -> slot
@@ -65,6 +66,7 @@ class Scene:
         self._judge = Judge(board, pipe, patience)
         self.incarnation = 0
         self.replaces = True
+        self._is_struck = True
         self.helpers: set[int] = set()  # children that are no actors
 
     # -- The play
@@ -80,6 +82,7 @@ class Scene:
             self.board.set_phase(Phase.FREE)
             self.wait(lambda: self.board.acknowledged(len(self._news)), "the tormentors", 10)
             self.findings += self._heard()
+            self._is_struck = False
             LastAct(self).play()
             self.findings += self.audit.findings(self.board, range(SLOTS))
         except HangError as hang:
@@ -161,6 +164,7 @@ class Scene:
         board = self.board
         if code == -signal.SIGKILL:
             self.kills += 1
+            self.struck += self._is_struck
         elif code == EXIT_FAILED:
             self.findings.append(f"slot {slot} (pid {pid}) failed")
         elif code != 0:

@@ -86,13 +86,13 @@ class Zygote:
             before = self.kills
 
             def is_over() -> bool:
-                self.kills = before + scene.kills
+                self.kills = before + scene.struck
                 return self.board.full or self._is_over()
 
             scene.play(is_over)
         finally:
             self.board.set_phase(Phase.SETUP)
-            self.kills = before + scene.kills
+            self.kills = before + scene.struck
             pipe.close()
         gc.collect()
         self._check_residue(scene, pipe, descriptors)
