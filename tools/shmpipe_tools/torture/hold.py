@@ -6,6 +6,9 @@ They may stand still for two reasons, both of them documented:
   - a wake is with it (decision 0024): it was chosen, and is stopped before it reads or writes.  Who
     sleeps behind it gets up when anybody operates, but pollers of the other side do not.
 
+The news of a death can be with it, too, if it is stopped in the microseconds in which it passes
+that on.  That is not excused here: it takes a kill beside the stop, and nobody has seen it yet.
+
 Nothing is demanded where the others could not go on with a kernel pipe either: where one side is
 alone, or rests because the logs are full, or where the play ends meanwhile.
 """
