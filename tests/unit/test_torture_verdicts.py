@@ -21,7 +21,13 @@ from shmpipe_tools.torture.plan import Episode, draw
 from shmpipe_tools.torture.report import report
 from shmpipe_tools.torture.rest import Rest
 from shmpipe_tools.torture.scene import Scene
-from shmpipe_tools.torture.states import LONG_RUN, MANY_EPISODES, SCENE_STATES, VERY_LONG_RUN
+from shmpipe_tools.torture.states import (
+    IN_COMPANY,
+    LONG_RUN,
+    MANY_EPISODES,
+    SCENE_STATES,
+    VERY_LONG_RUN,
+)
 from shmpipe_tools.torture.stressor import stressors
 from shmpipe_tools.torture.tormentor import Victim
 
@@ -29,18 +35,24 @@ SECOND = 10**9
 
 
 def outcome(
-    ops: int, *, asked: int = 0, episodes: int = MANY_EPISODES, without: str = ""
+    ops: int,
+    *,
+    asked: int = 0,
+    episodes: int = MANY_EPISODES,
+    without: str = "",
+    name: str = "kill",
+    instances: int = 1,
 ) -> Outcome:
-    """Of a run of kill that reached every state but one."""
-    made = Outcome(Run({"kill": 1}, asked, None, "s", 1, 1.0, 0, 0, keep_going=False))
+    """Of a run of one stressor that reached every state but one."""
+    made = Outcome(Run({name: instances}, asked, None, "s", 1, 1.0, 0, 0, keep_going=False))
     for _ in range(episodes):
-        made.add(0, result(ops, without))
+        made.add(0, result(name, ops, without))
     return made
 
 
-def result(ops: int, without: str) -> dict[str, Any]:
+def result(name: str, ops: int, without: str) -> dict[str, Any]:
     """What a zygote says of an episode."""
-    counters = {state: int(state != without) for state in stressors()["kill"].counters}
+    counters = {state: int(state != without) for state in stressors()[name].counters}
     return {
         "transport": "named",
         "kills": 0,
@@ -48,8 +60,8 @@ def result(ops: int, without: str) -> dict[str, Any]:
         "cells": 0,
         "rare": {state: int(state != without) for state in SCENE_STATES},
         "delays": {},
-        "ops": {"kill": ops},
-        "counters": {"kill": counters},
+        "ops": {name: ops},
+        "counters": {name: counters},
         "findings": [],
     }
 
@@ -93,6 +105,14 @@ def test_a_state_that_was_never_reached(state: str, due_from: int | None) -> Non
 def test_states_of_scenes_are_due_in_many_of_them() -> None:
     assert outcome(LONG_RUN, without="massacre", episodes=MANY_EPISODES - 1).ok
     assert not outcome(LONG_RUN, without="massacre").ok
+
+
+def test_several_stressors_disturb_each_other() -> None:
+    for without, ops in (("in write lock", LONG_RUN), ("hand-on owed", VERY_LONG_RUN)):
+        assert outcome(ops * IN_COMPANY - 1, without=without, instances=2).ok
+        assert not outcome(ops * IN_COMPANY, without=without, instances=2).ok
+    assert not outcome(LONG_RUN, without=HELD, name="stop").ok
+    assert outcome(VERY_LONG_RUN * IN_COMPANY, without=HELD, name="stop", instances=2).ok
 
 
 def test_what_was_asked_for_and_not_done() -> None:

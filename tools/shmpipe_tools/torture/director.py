@@ -13,6 +13,7 @@ from typing import Any
 
 from shmpipe_tools.torture.latency import figures
 from shmpipe_tools.torture.states import (
+    IN_COMPANY,
     LONG_RUN,
     MANY_EPISODES,
     SCENE_STATES,
@@ -126,9 +127,12 @@ class Outcome:
 
     def due(self, name: str) -> list[str]:
         """The states that this stressor must have reached by now."""
-        stressor, ops = stressors()[name], self.ops[name]
+        stressor = stressors()[name]
+        is_alone = sum(self.run.instances.values()) == 1
+        ops = self.ops[name] // (1 if is_alone else IN_COMPANY)
         states = [
             *(stressor.sometimes if ops >= LONG_RUN else ()),
+            *(stressor.alone if ops >= LONG_RUN and is_alone else ()),
             *(stressor.seldom if ops >= VERY_LONG_RUN else ()),
         ]
         enough = self.episodes["shmpipe"] >= MANY_EPISODES

@@ -41,6 +41,9 @@ SCENE_STATES = (
 # `seldom` in one that is ten times as long, as `make torture` is.
 LONG_RUN = 20_000
 VERY_LONG_RUN = 10 * LONG_RUN
+# Several stressors, or several of one, disturb each other: who is killed young was nowhere yet.
+# Then so many times as many ops are needed.
+IN_COMPANY = 10
 # Which scenes are played is drawn for each episode: with fewer a state of theirs may be missing by
 # chance, also where many ops fit into an episode.
 MANY_EPISODES = 50

@@ -37,6 +37,7 @@ class Stressor:
     # (see `states`).  Only those that any such run reaches; the others are just printed.
     sometimes: tuple[str, ...] = ()
     seldom: tuple[str, ...] = ()
+    alone: tuple[str, ...] = ()  # as `sometimes`, but only if no other stressor disturbs it
     counts_itself: bool = False  # the zygote or the actors count the ops, not the tormentor
 
     def counter(self, name: str) -> int:
@@ -54,7 +55,10 @@ def stressors() -> dict[str, Stressor]:
     for name, stressor in found.items():
         assert stressor.name == name
         assert len(stressor.counters) < COUNTERS_PER_STRESSOR
-        assert {*stressor.sometimes, *stressor.seldom} <= {*stressor.counters, *SCENE_STATES}
+        assert {*stressor.sometimes, *stressor.seldom, *stressor.alone} <= {
+            *stressor.counters,
+            *SCENE_STATES,
+        }
     return found
 
 

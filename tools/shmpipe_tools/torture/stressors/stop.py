@@ -40,5 +40,6 @@ STRESSOR = Stressor(
     strike=_strike,
     pause=0.002,
     counters=(*LOOKS, *OUTCOMES),
-    sometimes=(*LOOKS, HELD, WENT_ON, IN_A_LOCK, "at rest: looked into the segment"),
+    sometimes=(*LOOKS, "at rest: looked into the segment"),
+    alone=(HELD, WENT_ON, IN_A_LOCK),  # beside `kill` nobody is held for so long
 )
