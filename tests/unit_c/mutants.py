@@ -38,7 +38,8 @@ MUTANTS = [
     Mutant(
         "a mkfifo that fails removes what was there before",
         "fifo.c",
-        "        r = check_unmade(fd, &object);\n        if (r == 0)\n            r = shmp_fifo_unlink",
+        "        r = check_unmade(fd, &object);\n"
+        "        if (r == 0)\n            r = shmp_fifo_unlink",
         "        (void)object, r = 0;\n"
         "        if (r == 0)\n            r = shmp_fifo_unlink",
         "test_faults",
@@ -67,7 +68,8 @@ MUTANTS = [
     Mutant(
         "death is proven without a second look at the lock",
         "live.c",
-        "           byte_lock(live->seg->fd, F_GETLK, F_WRLCK, SHMP_HOLDER_LOCK + index, &found) >= 0 &&\n",
+        "           byte_lock(live->seg->fd, F_GETLK, F_WRLCK, SHMP_HOLDER_LOCK + index, &found) >= 0"
+        " &&\n",
         "           true &&\n",
         "test_witness",
         labels="death D2a",
@@ -94,7 +96,8 @@ MUTANTS = [
     Mutant(
         "a call is watched by a word that nobody will mark",
         "record.c",
-        "    if (stale)\n        store_seq_cst(own_word(self, place, SHMP_WORD_CALL), FUTEX_OWNER_DIED_BIT);\n",
+        "    if (stale)\n"
+        "        store_seq_cst(own_word(self, place, SHMP_WORD_CALL), FUTEX_OWNER_DIED_BIT);\n",
         "",
         "test_witness",
     ),
