@@ -68,9 +68,8 @@ MUTANTS = [
     Mutant(
         "death is proven without a second look at the lock",
         "live.c",
-        "           byte_lock(live->seg->fd, F_GETLK, F_WRLCK, SHMP_HOLDER_LOCK + index, &found) >= 0"
-        " &&\n",
-        "           true &&\n",
+        "byte_lock(live->seg->fd, F_GETLK, F_WRLCK, SHMP_HOLDER_LOCK + index, &found) >= 0 &&",
+        "true &&",
         "test_witness",
         labels="death D2a",
     ),
