@@ -107,6 +107,9 @@ static int wait_for_the_lock(struct shmp_end *end, int side)
     /* Acquire: who was woken ahead sees the lock taken, or the change made. */
     if (load_acquire(other == SHMP_SIDE_READERS ? &h->r.lock : &h->w.lock) == 0 || ready(h, side))
         return 0;
+    /* Nobody makes one any more: it is a dead one's lock, or one of our side is in it, who may be stopped. */
+    if (shmp_side_is_hung_up(end, other))
+        return 0;
     int r = shmp_side_lock(end, other, true);
     if (r == 0)
         shmp_side_unlock(end, other);

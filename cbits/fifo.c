@@ -108,6 +108,7 @@ static int check_unmade(int fd, struct stat *object)
 static int make_pipe(int fd, const char *name, const struct shmp_options *options, mode_t mode)
 {
     struct stat fifo;
+    struct stat object;
     uint64_t instance = 0;
     int r = 0;
     remove_stray(fd, name);
@@ -123,7 +124,8 @@ static int make_pipe(int fd, const char *name, const struct shmp_options *option
     if (r < 0)
         return r;
     r = shmp_seg_publish(fd, (uint64_t)fifo.st_dev, (uint64_t)fifo.st_ino);
-    if (r < 0)
+    /* Somebody may have unlinked the object before there was a FIFO to go with it. */
+    if (r < 0 || (shmp_sys.fstat(fd, &object) == 0 && object.st_nlink == 0))
         shmp_sys.unlink(path.text);
     return r;
 }
@@ -150,11 +152,24 @@ static int format_locked(int fd, const char *name, const struct shmp_options *op
 {
     struct stat object;
     int r = check_unmade(fd, &object);
-    if (r == 0)
+    bool begun = r == 0;
+    if (begun)
         r = make_pipe(fd, name, options, object.st_mode & 0777);
-    if (!is_over(r))
+    if (begun ? r < 0 : !is_over(r))
         remove_unfinished(fd, name);
     return r;
+}
+
+/* No lock is to be had.  Then nobody else may be at it, either, when the name is taken away. */
+static void remove_unlocked(int fd, const char *name)
+{
+    struct flock lock = {
+        .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = SHMP_FORMAT_LOCK, .l_len = 1};
+    long r = -EAGAIN;
+    for (int tries = 0; tries < 10 && r < 0; tries++)
+        r = shmp_sys.lock(fd, F_GETLK, &lock);
+    if (r == 0 && lock.l_type == F_UNLCK)
+        remove_unfinished(fd, name);
 }
 
 int shmp_fifo_format(int fd, const char *name, const struct shmp_options *options)
@@ -171,8 +186,8 @@ int shmp_fifo_format(int fd, const char *name, const struct shmp_options *option
         format_lock(fd, F_UNLCK);
     } else if (r == -EAGAIN || r == -EACCES) {
         r = -EEXIST; /* somebody is making it at this moment */
-    } else {
-        remove_unfinished(fd, name); /* there are no locks to be had, for anybody */
+    } else if (r != -EBADF) { /* which is for reading only: nothing was begun */
+        remove_unlocked(fd, name);
     }
     shmp_registry_unlock();
     return r;

@@ -114,15 +114,14 @@ static int fill_entry(struct shmp_live *live, uint32_t index)
     store_relaxed(&h->introduced, 0);
     store_relaxed(&h->notifiers, 0);
     store_relaxed(&live->introduced, 0);
-    store_relaxed(&live->debts[SHMP_SIDE_READERS], 0);
-    store_relaxed(&live->debts[SHMP_SIDE_WRITERS], 0);
+    live->debts[SHMP_SIDE_READERS] = live->debts[SHMP_SIDE_WRITERS] = 0;
     store_relaxed(&h->start_ns, shmp_clock_ns(CLOCK_BOOTTIME));
     int r = publish_record(live, h);
     if (r < 0)
         return r;
-    live->index = (int)index;
     live->gen = gen;
     store_seq_cst(&h->live, 1);
+    live->index = (int)index; /* last: another thread that sees it locks in our name (shmp_live_owner) */
     return 0;
 }
 
@@ -248,14 +247,40 @@ void shmp_live_set_counts(struct shmp_live *live, uint32_t readers, uint32_t wri
     store_seq_cst(&live->seg->holders[live->index].state, state);
 }
 
+static bool is_still(const struct shmp_live *live, uint32_t gains)
+{
+    return load_relaxed(&live->gains) == gains && gains % 2 == 0;
+}
+
+static void introduce(struct shmp_live *live, int side)
+{
+    fetch_or_seq_cst(&live->introduced, SHMP_INTRODUCED(side));
+    if (live->index >= 0)
+        fetch_or_seq_cst(&live->seg->holders[live->index].introduced, SHMP_INTRODUCED(side));
+}
+
 void shmp_live_set_introduced(struct shmp_live *live, int side, uint32_t gains)
 {
     pthread_mutex_lock(&live->mutex);
-    if (load_relaxed(&live->gains) == gains && gains % 2 == 0) {
-        fetch_or_seq_cst(&live->introduced, SHMP_INTRODUCED(side));
-        if (live->index >= 0)
-            fetch_or_seq_cst(&live->seg->holders[live->index].introduced, SHMP_INTRODUCED(side));
-    }
+    if (is_still(live, gains))
+        introduce(live, side);
+    pthread_mutex_unlock(&live->mutex);
+}
+
+void shmp_live_owe(struct shmp_live *live, int side, uint32_t gains, uint32_t asleep)
+{
+    pthread_mutex_lock(&live->mutex);
+    if (is_still(live, gains) && live->debts[side] == 0)
+        live->debts[side] = asleep;
+    pthread_mutex_unlock(&live->mutex);
+}
+
+void shmp_live_pay(struct shmp_live *live, int side, uint32_t gains, bool woken)
+{
+    pthread_mutex_lock(&live->mutex);
+    if (is_still(live, gains) &&
+        (!woken || (live->debts[side] > 0 && --live->debts[side] == 0)))
+        introduce(live, side);
     pthread_mutex_unlock(&live->mutex);
 }
 
@@ -266,7 +291,7 @@ void shmp_live_begin_gain(struct shmp_live *live, uint32_t others)
     atomic_fetch_and(&live->introduced, ~others);
     for (int side = 0; side < 2; side++)
         if ((others & SHMP_INTRODUCED(side)) != 0)
-            store_relaxed(&live->debts[side], 0);
+            live->debts[side] = 0;
     /* Before the count: a closer that sees that does not rely on us (is_held_elsewhere). */
     if (live->index >= 0)
         atomic_fetch_and(&live->seg->holders[live->index].introduced, ~others);

@@ -49,7 +49,7 @@ struct shmp_live {
     uint32_t place; /* our words for this pipe in our record */
     _Atomic uint32_t introduced; /* our bits of the entry */
     _Atomic uint32_t gains; /* of a side that we had not; odd while the count does not show it yet */
-    _Atomic uint32_t debts[2]; /* sleepers by side that may not watch us; 0: not counted (presence.c) */
+    uint32_t debts[2]; /* sleepers by side that may not watch us; 0: not counted.  Guarded by mutex */
     struct shmp_peer **peers; /* by holder index, allocated at first use */
 };
 
@@ -73,6 +73,11 @@ void shmp_live_set_counts(struct shmp_live *live, uint32_t readers, uint32_t wri
 /* Every sleeper of that side's queue watches us from now on, as what we were when the caller looked at
  * `gains`, before it looked at the queue.  It is not so if we have become more since. */
 void shmp_live_set_introduced(struct shmp_live *live, int side, uint32_t gains);
+/* Wakes by who is not introduced (shmp_wake_ahead): owe, before each, so many sleep there that may not
+ * watch us; pay, when it has woken one of them, or nobody: with the last one we are introduced.  Both for
+ * nothing if we have become more since the caller looked at `gains`: a wake of before is none of the new debt. */
+void shmp_live_owe(struct shmp_live *live, int side, uint32_t gains, uint32_t asleep);
+void shmp_live_pay(struct shmp_live *live, int side, uint32_t gains, bool woken);
 /* Around the first end of a side: sleepers of the other one, SHMP_INTRODUCED(...), watch no more than our
  * calls so far. */
 void shmp_live_begin_gain(struct shmp_live *live, uint32_t others);

@@ -93,18 +93,14 @@ bool shmp_wake_ahead_slow(struct shmp_pipe *pipe, int side)
 {
     struct shmp_header *h = pipe->seg.header;
     struct shmp_queue *queue = shmp_side_queue(h, side);
-    uint32_t none = 0;
     uint32_t gains = load_seq_cst(&pipe->live.gains);
-    uint32_t asleep = shmp_queue_waiters(queue);
-    if (asleep != 0)
-        cas_seq_cst32(&pipe->live.debts[side], &none, asleep);
+    shmp_live_owe(&pipe->live, side, gains, shmp_queue_waiters(queue));
     /* Our entry was visible before this: who registers from now on watches us, and who has
      * registered but does not sleep yet gathers again.  So if nobody sleeps all will.  And the
      * queue is first in, first out: when as many have got up as slept when we began, those who do
      * not watch us are gone. */
     bool woken = shmp_queue_wake_one(queue, shmp_side_wakes(h, side));
-    if (!woken || atomic_fetch_sub(&pipe->live.debts[side], 1) == 1)
-        shmp_live_set_introduced(&pipe->live, side, gains);
+    shmp_live_pay(&pipe->live, side, gains, woken);
     return woken;
 }
 

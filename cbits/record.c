@@ -301,8 +301,11 @@ bool shmp_record_enter_call(uint32_t place)
         set_call_word(place);
     bool stale = self != NULL && is_marked(self);
     /* Nobody would mark it at our death, and the record cannot always be renewed (EMFILE): look often. */
-    if (stale)
+    if (stale && load_seq_cst(own_word(self, place, SHMP_WORD_CALL)) != FUTEX_OWNER_DIED_BIT) {
         store_seq_cst(own_word(self, place, SHMP_WORD_CALL), FUTEX_OWNER_DIED_BIT);
+        /* It may have named the thread: then the kernel would have come by, and woken who sleeps there. */
+        shmp_sys.futex_wake((const void *)own_word(self, place, SHMP_WORD_CALL), INT_MAX);
+    }
     pthread_mutex_unlock(&self_mutex);
     return stale;
 }

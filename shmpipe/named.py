@@ -54,6 +54,8 @@ def mkfifo(
             # Perhaps only the remains of a creator that died: the core takes those over.
             try:
                 fd = object_fd(name)
+            except FileNotFoundError:
+                continue
             except OSError:
                 raise error from None
         try:

@@ -29,6 +29,56 @@ class Mutant:
 
 MUTANTS = [
     Mutant(
+        "a debt counts what was seen before a side was gained",
+        "live.c",
+        "    if (is_still(live, gains) && live->debts[side] == 0)",
+        "    if (live->debts[side] == 0)",
+        "test_gain",
+    ),
+    Mutant(
+        "a wake of before a side was gained pays the debt after it",
+        "live.c",
+        "    if (is_still(live, gains) &&\n        (!woken",
+        "    if (gains % 2 == 0 &&\n        (!woken",
+        "test_gain",
+    ),
+    Mutant(
+        "a call is marked by its process without a wake",
+        "record.c",
+        " there. */\n"
+        "        shmp_sys.futex_wake((const void *)own_word(self, place, SHMP_WORD_CALL), INT_MAX);\n",
+        " there. */\n",
+        "test_witness",
+    ),
+    Mutant(
+        "the end waits for the other side's lock",
+        "block.c",
+        "    if (shmp_side_is_hung_up(end, other))\n        return 0;\n",
+        "",
+        "test_end",
+    ),
+    Mutant(
+        "an error of its own is taken for another creator's pipe",
+        "fifo.c",
+        "    if (begun ? r < 0 : !is_over(r))",
+        "    if (!is_over(r))",
+        "test_fifo",
+    ),
+    Mutant(
+        "who gets no lock removes what another is making",
+        "fifo.c",
+        "    if (r == 0 && lock.l_type == F_UNLCK)",
+        "    if (r == 0)",
+        "test_fifo",
+    ),
+    Mutant(
+        "a FIFO stays when its object was unlinked before it",
+        "fifo.c",
+        "    if (r < 0 || (shmp_sys.fstat(fd, &object) == 0 && object.st_nlink == 0))",
+        "    if (r < 0)",
+        "test_fifo",
+    ),
+    Mutant(
         "a pipe is made of an object without a name",
         "fifo.c",
         "    if (object->st_nlink == 0)\n        return -ESTALE;\n",
@@ -95,9 +145,9 @@ MUTANTS = [
     Mutant(
         "a call is watched by a word that nobody will mark",
         "record.c",
-        "    if (stale)\n"
-        "        store_seq_cst(own_word(self, place, SHMP_WORD_CALL), FUTEX_OWNER_DIED_BIT);\n",
-        "",
+        "        store_seq_cst(own_word(self, place, SHMP_WORD_CALL), FUTEX_OWNER_DIED_BIT);\n"
+        "        /* It may",
+        "        /* It may",
         "test_witness",
     ),
     Mutant(

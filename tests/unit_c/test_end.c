@@ -81,7 +81,7 @@ static pid_t last_of_the_other_side(int i)
 
 /* ---- No lock ----------------------------------------------------------------------------------- */
 
-static void ends_beside_a_stopped_owner_of_the_lock(int i)
+static void ends_beside_a_stopped_owner_of_the_lock(int i, int side)
 {
     make();
     if (i == 1)
@@ -90,7 +90,7 @@ static void ends_beside_a_stopped_owner_of_the_lock(int i)
     pid_t stopped = unit_fork();
     if (stopped == 0) {
         keep_only(i);
-        CHECK_EQ(shmp_side_lock(ends[i], i, true), 0);
+        CHECK_EQ(shmp_side_lock(ends[i], side, true), 0);
         raise(SIGSTOP);
         unit_done();
     }
@@ -103,12 +103,22 @@ static void ends_beside_a_stopped_owner_of_the_lock(int i)
 
 TEST(end_of_file_does_not_wait_for_a_stopped_reader)
 {
-    ends_beside_a_stopped_owner_of_the_lock(SHMP_SIDE_READERS);
+    ends_beside_a_stopped_owner_of_the_lock(SHMP_SIDE_READERS, SHMP_SIDE_READERS);
+}
+
+TEST(end_of_file_does_not_wait_for_a_stopped_reader_in_the_writers_lock)
+{
+    ends_beside_a_stopped_owner_of_the_lock(SHMP_SIDE_READERS, SHMP_SIDE_WRITERS);
 }
 
 TEST(epipe_does_not_wait_for_a_stopped_writer)
 {
-    ends_beside_a_stopped_owner_of_the_lock(SHMP_SIDE_WRITERS);
+    ends_beside_a_stopped_owner_of_the_lock(SHMP_SIDE_WRITERS, SHMP_SIDE_WRITERS);
+}
+
+TEST(epipe_does_not_wait_for_a_stopped_writer_in_the_readers_lock)
+{
+    ends_beside_a_stopped_owner_of_the_lock(SHMP_SIDE_WRITERS, SHMP_SIDE_READERS);
 }
 
 /* ---- The first to find it tells the others ------------------------------------------------------- */

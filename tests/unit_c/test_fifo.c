@@ -523,6 +523,76 @@ TEST(a_creator_that_waits_makes_no_pipe_of_what_was_removed)
     one_of_two_fails(true);
 }
 
+static long its_name_is_taken(const char *path, mode_t mode)
+{
+    (void)path;
+    (void)mode;
+    return -EEXIST;
+}
+
+TEST(a_creator_whose_fifos_name_is_taken_leaves_nothing)
+{
+    kernel = shmp_sys;
+    shmp_sys.mkfifo = its_name_is_taken;
+    CHECK_ERRNO(shmp_mkfifo(unit_name(), 0600), EEXIST);
+    CHECK_EQ(unit_names_left(), 0);
+    shmp_sys = kernel;
+}
+
+static long unlinked_before_there_is_a_fifo(const char *path, mode_t mode)
+{
+    char object[SHMP_OBJECT_MAX];
+    CHECK_EQ(shmp_object_name(contested, object), 0);
+    CHECK_EQ(kernel.shm_unlink(object), 0);
+    return kernel.mkfifo(path, mode);
+}
+
+TEST(what_is_unlinked_before_it_is_published_leaves_no_fifo)
+{
+    kernel = shmp_sys;
+    contested = unit_name();
+    shmp_sys.mkfifo = unlinked_before_there_is_a_fifo;
+    CHECK_EQ(shmp_mkfifo(contested, 0600), 0);
+    CHECK_EQ(unit_names_left(), 0);
+    shmp_sys = kernel;
+}
+
+static long let_the_other_in_the_lock(const char *path, mode_t mode)
+{
+    unit_pass(go_on);
+    unit_await(is_done);
+    return kernel.mkfifo(path, mode);
+}
+
+static long no_lock(int fd, int command, struct flock *lock)
+{
+    return command == F_SETLK && lock->l_type == F_WRLCK ? -ENOLCK : kernel.lock(fd, command, lock);
+}
+
+TEST(who_gets_no_lock_does_not_remove_what_another_is_making)
+{
+    kernel = shmp_sys;
+    contested = unit_name();
+    go_on = unit_gate();
+    is_done = unit_gate();
+    pid_t other = unit_fork();
+    if (other == 0) {
+        unit_await(go_on);
+        shmp_sys.lock = no_lock;
+        CHECK_ERRNO(shmp_mkfifo(contested, 0600), ENOLCK);
+        unit_pass(is_done);
+        unit_done();
+    }
+    shmp_sys.mkfifo = let_the_other_in_the_lock;
+    CHECK_EQ(shmp_mkfifo(contested, 0600), 0);
+    shmp_sys = kernel;
+    unit_join(other);
+    CHECK_EQ(open_errno(contested, O_RDWR | O_NONBLOCK), 0);
+    CHECK_EQ(shmp_unlink(contested), 0);
+    close(go_on);
+    close(is_done);
+}
+
 TEST(two_creators_one_pipe)
 {
     const char *name = unit_name();

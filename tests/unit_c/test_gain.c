@@ -138,3 +138,29 @@ TEST(a_reader_that_became_a_writer_wakes_before_it_publishes)
     close(gain);
     close(gained);
 }
+
+/* One that has woken a sleeper, and only notes it when it has become more than that one knew. */
+TEST(a_wake_of_before_is_none_of_the_new_debt)
+{
+    uint32_t readers = SHMP_INTRODUCED(SHMP_SIDE_READERS);
+    CHECK_EQ(shmp_pipe2(ends, O_CLOEXEC), 0);
+    struct shmp_live *live = &ends[0]->pipe->live;
+    shmp_live_begin_gain(live, readers);
+    shmp_live_end_gain(live);
+    uint32_t before = load_relaxed(&live->gains);
+    shmp_live_owe(live, SHMP_SIDE_READERS, before, 3);
+    shmp_live_begin_gain(live, readers);
+    shmp_live_pay(live, SHMP_SIDE_READERS, load_relaxed(&live->gains), false); /* not shown yet */
+    shmp_live_end_gain(live);
+    uint32_t now = load_relaxed(&live->gains);
+    shmp_live_owe(live, SHMP_SIDE_READERS, before, 1); /* counted before */
+    shmp_live_owe(live, SHMP_SIDE_READERS, now, 2);
+    shmp_live_pay(live, SHMP_SIDE_READERS, before, true);
+    shmp_live_pay(live, SHMP_SIDE_READERS, before, false);
+    shmp_live_pay(live, SHMP_SIDE_READERS, now, true);
+    CHECK((load_relaxed(&live->introduced) & readers) == 0);
+    shmp_live_pay(live, SHMP_SIDE_READERS, now, true);
+    CHECK((load_relaxed(&live->introduced) & readers) != 0);
+    close_end(0);
+    close_end(1);
+}

@@ -192,3 +192,29 @@ TEST(a_call_whose_record_cannot_be_renewed_is_not_watched)
     close(go);
     close(done);
 }
+
+/* The kernel would have woken who sleeps on it, had it still named the thread. */
+TEST(who_sleeps_on_a_call_that_is_marked_by_its_process_is_woken)
+{
+    make();
+    shmp_sys.memfd_create = no_memfd;
+    pid_t child = unit_fork();
+    if (child == 0) {
+        struct shmp_peer *peer = shmp_peer_get(live(), 0);
+        CHECK(peer != NULL);
+        shmp_sys.futex_wait(shmp_peer_word(peer, SHMP_WORD_CALL), 0, NULL);
+        shmp_peer_put(peer);
+        unit_done();
+    }
+    unit_await_futex(child);
+    struct shmp_call call;
+    CHECK(shmp_live_enter_call(live(), &call));
+    unit_join(child);
+    shmp_live_leave_call(&call);
+    shmp_sys = kernel;
+    shmp_holder_reap(live(), 1);
+    CHECK_EQ(shmp_close(ends[0]), 0);
+    CHECK_EQ(shmp_close(ends[1]), 0);
+    close(go);
+    close(done);
+}
