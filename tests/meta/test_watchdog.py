@@ -24,6 +24,14 @@ def test_a_blocked_read_is_ended_and_the_run_goes_on(run_pytest: RunPytest) -> N
     assert "state S wchan" in outcome.stderr
 
 
+def test_the_pipe_that_it_hangs_at_is_shown(run_pytest: RunPytest) -> None:
+    source = "import shmpipe\ndef test_bad():\n    r, w = shmpipe.pipe()\n    w.write(b'x' * 77)\n"
+    source += "    try:\n        r.read(77), r.read(1)\n    finally:\n        r.close(), w.close()\n"
+    outcome = run_pytest(source, SHMPIPE_TEST_TIMEOUT="0.5")
+    assert "Snapshot(" in outcome.stderr
+    assert "bytes_read=77" in outcome.stderr
+
+
 def test_hanging_children_are_reported_and_killed(run_pytest: RunPytest, tmp_path: Path) -> None:
     source = "import os\ndef test_bad():\n    r, w = os.pipe()\n    pid = os.fork()\n"
     source += "    if pid == 0:\n        open('pid', 'w').write(str(os.getpid()))\n"

@@ -25,6 +25,9 @@ from support import proc
 DUMP_SIGNAL = signal.SIGRTMIN + 10
 HANG_SIGNAL = signal.SIGRTMIN + 11
 
+# Not the FIFO beside an object: to open that would make us its reader.
+_SEGMENTS = ("/memfd:shmpipe (", "/dev/shm/shmpipe.")
+
 
 def say(text: str) -> None:
     os.write(2, (text + "\n").encode(errors="backslashreplace"))
@@ -63,21 +66,21 @@ def describe(pid: int) -> None:
         for number, target in sorted(proc.descriptors(pid).items()):
             if "shmpipe" in target or "pipe:" in target:
                 say(f"   fd {number}: {target}")
-                if "shmpipe" in target and "record" not in target:
+                if target.startswith(_SEGMENTS):
                     snapshot(pid, number)
 
 
 def snapshot(pid: int, number: int) -> None:
     """The inspector's view of a segment, when shmpipe is importable and can give one."""
     try:
-        inspect_fd = importlib.import_module("shmpipe").inspect_fd
+        look = importlib.import_module("shmpipe").snapshot
     except Exception as error:
         say(f"      no snapshot: {error!r}")
         return
     try:
         descriptor = os.open(f"/proc/{pid}/fd/{number}", os.O_RDONLY | os.O_CLOEXEC)
         try:
-            say(f"      {inspect_fd(descriptor)!r}")
+            say(f"      {look(descriptor)!r}")
         finally:
             os.close(descriptor)
     except Exception as error:  # the report must go on whatever the segment looks like
