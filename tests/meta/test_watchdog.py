@@ -26,7 +26,8 @@ def test_a_blocked_read_is_ended_and_the_run_goes_on(run_pytest: RunPytest) -> N
 
 def test_the_pipe_that_it_hangs_at_is_shown(run_pytest: RunPytest) -> None:
     source = "import shmpipe\ndef test_bad():\n    r, w = shmpipe.pipe()\n    w.write(b'x' * 77)\n"
-    source += "    try:\n        r.read(77), r.read(1)\n    finally:\n        r.close(), w.close()\n"
+    source += "    try:\n        r.read(77)\n        r.read(1)\n"
+    source += "    finally:\n        r.close()\n        w.close()\n"
     outcome = run_pytest(source, SHMPIPE_TEST_TIMEOUT="0.5")
     assert "Snapshot(" in outcome.stderr
     assert "bytes_read=77" in outcome.stderr
