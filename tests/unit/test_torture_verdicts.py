@@ -4,18 +4,18 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from time import monotonic, monotonic_ns
+from time import monotonic_ns
 from typing import Any
 
 import pytest
 import shmpipe
 from rich.console import Console
-from shmpipe_tools.torture import procfs, rest
+from shmpipe_tools.torture import judge, lateness, procfs, rest
 from shmpipe_tools.torture.board import Board, Call, Phase, Word
 from shmpipe_tools.torture.director import Outcome, Run
 from shmpipe_tools.torture.hold import HELD, IN_A_LOCK, WENT_ON, WITH_A_WAKE, Hold
 from shmpipe_tools.torture.judge import HangError
-from shmpipe_tools.torture.lateness import Survivors
+from shmpipe_tools.torture.lateness import Patience, Survivors
 from shmpipe_tools.torture.pipes import Pipe
 from shmpipe_tools.torture.plan import Episode, draw
 from shmpipe_tools.torture.report import report
@@ -157,6 +157,75 @@ def test_what_the_machine_took_is_not_the_pipes(board: Board) -> None:
     assert late(board, seconds=1.9, waited=0.7) != []
 
 
+class Machine:
+    """A clock that we move, for everybody who measures lateness; and the state of a process."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 1000.0
+        self.state = "S"
+        monkeypatch.setattr(lateness, "monotonic", lambda: self.now)
+        monkeypatch.setattr(lateness, "state_of", lambda _pid: self.state)
+
+    def looks(self, patience: Patience, times: int, seconds: float) -> bool:
+        """So many looks at such a distance; whether it was over at the last one."""
+        for _ in range(times):
+            self.now += seconds
+            over = patience.is_over()
+        return over
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
+    return Machine(monkeypatch)
+
+
+def test_a_sleeper_has_just_the_time_that_it_was_given(machine: Machine) -> None:
+    patience = Patience(5, lambda: [1])
+    assert not machine.looks(patience, 499, 0.01)
+    assert machine.looks(patience, 2, 0.01)
+
+
+def test_a_machine_that_stood_still_is_no_hang(machine: Machine) -> None:
+    """Seen once, beside a sweep: nobody ran for 5 s, and then the zygote was the first to."""
+    patience = Patience(5, lambda: [1])
+    assert not machine.looks(patience, 10, 0.01)
+    assert not machine.looks(patience, 1, 60)
+    assert machine.looks(patience, 500, 0.01)
+
+
+def test_who_is_ready_only_waits_for_a_processor_but_not_for_ever(machine: Machine) -> None:
+    patience = Patience(5, lambda: [1])
+    machine.state = "R"
+    assert not machine.looks(patience, 2000, 0.01)
+    machine.state = "S"
+    assert machine.looks(patience, 1, 0.01)
+    machine.state = "R"
+    assert machine.looks(patience, 1000, 0.01)
+
+
+def test_the_judge_counts_as_it_looks(
+    board: Board, machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipe = Pipe(plain_episode(), "")
+    pipe.writer.write(b"data")
+    board.set_phase(Phase.RUN)
+    board.set(0, Word.CALL, Call.READ)
+    monkeypatch.setattr(judge, "state_of", lambda _pid: "S")
+    monkeypatch.setattr(judge, "_switches", lambda _pid: "0")
+    watchdog = judge.Judge(board, pipe, 0.5)
+
+    def look() -> None:
+        machine.now += 30  # however long nobody looked
+        monkeypatch.setattr(watchdog, "_next", 0.0)
+        watchdog.look(lambda: [0])
+
+    for _ in range(3):
+        look()
+    with pytest.raises(HangError, match="sleeps in READ beside 4 bytes"):
+        look()
+    pipe.close()
+
+
 # -- Who is held
 
 
@@ -194,7 +263,7 @@ def held(
         ring = replace(ring, companion_lock_owner=7, processes=(holder,))
     descriptor = os.pidfd_open(sleepers[0])
     hold = Hold(board, Victim(0, sleepers[0], 1, descriptor), 0.2, 0.1, lambda: ring)
-    while not hold.is_over(monotonic()):
+    while not hold.is_over():
         step()
     os.close(descriptor)
     return hold

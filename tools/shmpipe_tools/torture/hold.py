@@ -15,19 +15,16 @@ alone, or rests because the logs are full, or where the play ends meanwhile.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from shmpipe_tools.torture.board import ACTORS, Board, Call, Phase, Word
+from shmpipe_tools.torture.lateness import Looks
 from shmpipe_tools.torture.procfs import state_of
 
 if TYPE_CHECKING:
     from shmpipe.inspect import Snapshot
     from shmpipe_tools.torture.tormentor import Victim
-
-# Between two looks of one that is itself kept from running nobody knows what the others did.
-_LONGEST_LOOK = 0.05
 
 HELD = "held: longer than anybody may be late"
 WENT_ON = "held: the others went on"
@@ -54,27 +51,24 @@ class Hold:
         self._patience = patience
         self._look = look
         self._seconds = seconds
-        self._lasted = 0.0  # as far as we looked
-        self._looked = time.monotonic()
+        self._looks = Looks()
         # By side: how long nobody of it has gone on, and how far each one was.
         self._still = {0: 0.0, 1: 0.0}
         self._progress = {side: self._progress_of(side) for side in (0, 1)}
         self._seen = WENT_ON
 
-    def is_over(self, now: float) -> bool:
+    def is_over(self) -> bool:
         """Looks at the others; whether it is time for SIGCONT.  Then `outcomes` are known."""
         if self._cannot_demand():
             return True
-        step = min(now - self._looked, _LONGEST_LOOK)
-        self._looked = now
-        self._lasted += step
+        step = self._looks.step()
         for side, before in self._progress.items():
             progress = self._progress_of(side)
             self._still[side] = self._still[side] + step if progress == before else 0.0
             self._progress[side] = progress
         if max(self._still.values()) > self._patience:
             self._judge()
-        if self._lasted < self._seconds:
+        if self._looks.seconds < self._seconds:
             return False
         self.outcomes = [HELD] if self.finding else [HELD, self._seen]
         return True

@@ -10,6 +10,7 @@ from dataclasses import asdict
 from time import monotonic_ns
 
 from shmpipe_tools.torture.board import Board, Call, Phase, Word
+from shmpipe_tools.torture.lateness import Looks
 from shmpipe_tools.torture.pipes import Pipe
 from shmpipe_tools.torture.procfs import state_of
 
@@ -30,7 +31,8 @@ class Judge:
         self._pipe = pipe
         self._patience = patience
         self._next = 0.0
-        # slot -> (call, since, switches, first seen beside work)
+        self._looks = Looks(2 * self.LOOK_EVERY)
+        # slot -> ((call, since, switches), first seen beside work: a time of our looks)
         self._beside_work: dict[int, tuple[tuple[int, int, str], float]] = {}
 
     def look(self, slots: Callable[[], list[int]]) -> None:
@@ -39,6 +41,7 @@ class Judge:
         if now < self._next:
             return
         self._next = now + self.LOOK_EVERY
+        self._looks.step()
         if self._board.held:
             # Who waits for what the stopped one has: its tormentor looks at all of them (Hold).
             self._beside_work.clear()
@@ -57,8 +60,8 @@ class Judge:
             sleep = call, since, _switches(self._board.get(slot, Word.PID))
             known = self._beside_work.get(slot)
             if known is None or known[0] != sleep:
-                self._beside_work[slot] = sleep, now
-            elif now - known[1] > self._patience:
+                self._beside_work[slot] = sleep, self._looks.seconds
+            elif self._looks.seconds - known[1] > self._patience:
                 what = f"slot {slot} sleeps in {Call(call).name} beside {data} bytes, room: {room}"
                 raise HangError(what)
 
@@ -96,7 +99,7 @@ def dump(board: Board, pipe: Pipe, slots: list[int], errors: int) -> str:
         words = {word.name.lower(): board.get(slot, word) for word in Word}
         lines.append(f"--- slot {slot}: {json.dumps(words)}")
         lines.append(f"state {state_of(pid)}")
-        for file in ("wchan", "syscall", "stack"):
+        for file in ("wchan", "syscall", "schedstat", "stack"):
             with contextlib.suppress(OSError), open(f"/proc/{pid}/{file}") as source:
                 lines.append(f"{file}: {source.read().strip()}")
     # The stacks of the interpreters come last: asking for them wakes a sleeper.

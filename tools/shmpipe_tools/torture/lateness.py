@@ -1,10 +1,15 @@
-"""Whether a survivor saw the end too late, and not merely a machine that was too busy.
+"""Whether somebody is late, and not merely a machine that was too busy.
 
-The hard limit decides: a survivor that sees end of file or EPIPE more than a second after its last
-peer is a finding, asleep or not.  But what the machine took from everybody is not the pipe's.  The
-episodes on os.pipe do not tell that: they are played at other instants, so a machine that stood
-still for 1.5 s, or ran something else, shows in the figures of one pipe and not of the other.  So
-it is measured in the act itself, by means that know nothing of the pipe:
+Time counts as far as somebody looked (Looks): who was not there to look was not there to be
+looked at, either.  A limit on something that must happen (Patience) is over when its time is, and
+all whom it waits for are asleep: who is ready only waits for a processor.
+
+For a survivor that is to see an end (Survivors) the hard limit decides: one that sees end of file
+or EPIPE more than a second after its last peer is a finding, asleep or not.  But what the machine
+took from everybody is not the pipe's.  The episodes on os.pipe do not tell that: they are played at
+other instants, so a machine that stood still for 1.5 s, or ran something else, shows in the figures
+of one pipe and not of the other.  So it is measured in the act itself, by means that know nothing
+of the pipe:
 
   - SIGKILL is not yet a death.  The dying need a processor to get to their end, and before the
     kernel has closed their descriptors neither pipe has anything to tell: the clock starts when the
@@ -20,15 +25,51 @@ rule, and is the control: where the machine alone could break the limit, it brea
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from time import monotonic_ns
+from collections.abc import Callable, Iterable, Iterator
+from time import monotonic, monotonic_ns
 
 from shmpipe_tools.torture.board import Board, Word
 from shmpipe_tools.torture.latency import HARD_LIMIT
-from shmpipe_tools.torture.procfs import waited_for_cpu
+from shmpipe_tools.torture.procfs import state_of, waited_for_cpu
 
 # A turn of the zygote takes a few milliseconds; in one that takes longer it did not run.
 _GAP_SECONDS = 0.05
+# So many limits long somebody may be found ready, each time we look: then he spins.
+_SPINS = 6
+
+
+class Looks:
+    """Time as far as somebody looked: each step counts no more than a look takes."""
+
+    def __init__(self, longest: float = _GAP_SECONDS) -> None:
+        self.seconds = 0.0
+        self._longest = longest
+        self._looked = monotonic()
+
+    def step(self) -> float:
+        """Looks: the seconds since the last look that count."""
+        now = monotonic()
+        step = min(now - self._looked, self._longest)
+        self._looked = now
+        self.seconds += step
+        return step
+
+
+class Patience:
+    """With those who are to do something; asked every few milliseconds."""
+
+    def __init__(self, seconds: float, pids: Callable[[], Iterable[int]]) -> None:
+        self._limit = seconds
+        self._pids = pids
+        self._looks = Looks()
+
+    def is_over(self) -> bool:
+        """They had the time, and all of them sleep, or one has been ready for far too long."""
+        self._looks.step()
+        if self._looks.seconds <= self._limit:
+            return False
+        is_ready = any(state_of(pid) == "R" for pid in self._pids())
+        return not is_ready or self._looks.seconds > _SPINS * self._limit
 
 
 class Survivors:

@@ -25,6 +25,7 @@ from shmpipe_tools.torture.board import (
 )
 from shmpipe_tools.torture.judge import HangError, Judge
 from shmpipe_tools.torture.last_act import LastAct
+from shmpipe_tools.torture.lateness import Patience
 from shmpipe_tools.torture.pipes import Pipe
 from shmpipe_tools.torture.plan import Episode
 from shmpipe_tools.torture.states import SCENE_STATES
@@ -197,10 +198,13 @@ class Scene:
         self.wait(lambda: not any(pid in self.cast for pid in pids), "killed actors", 10)
 
     def wait(self, condition: Callable[[], bool], what: str, limit: float) -> None:
-        """Goes on with the play until the condition holds; HangError after `limit` seconds."""
-        deadline = time.monotonic() + limit
+        """Goes on with the play until the condition holds; HangError after `limit` seconds.
+
+        Of seconds in which the actors could have done it: Patience.
+        """
+        patience = Patience(limit, lambda: self.cast)
         while not condition():
-            if time.monotonic() > deadline:
+            if patience.is_over():
                 raise HangError(f"not within {limit} s: {what}")
             self._judge.look(lambda: list(self.cast.values()))
             signal.sigtimedwait([signal.SIGCHLD], SHORT)
@@ -217,8 +221,8 @@ class Scene:
         self.replaces = False
         for pid in self.cast:
             os.kill(pid, signal.SIGKILL)
-        deadline = time.monotonic() + 10
-        while (self.cast or self.strangers()) and time.monotonic() < deadline:
+        patience = Patience(10, lambda: self.cast)
+        while (self.cast or self.strangers()) and not patience.is_over():
             for pid in self.strangers():
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)

@@ -191,7 +191,7 @@ class Tormentor:
             self._stopped.remove(entry)
             entry[1].signal(signal.SIGCONT)
         hold = self._hold
-        if hold and hold.is_over(now):
+        if hold and hold.is_over():
             hold.victim.signal(signal.SIGCONT)
             self._hold = None
             self.board.held = 0
