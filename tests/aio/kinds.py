@@ -169,9 +169,7 @@ class Recorder(asyncio.Protocol):
 
     def __init__(self) -> None:
         self.events: list[Any] = []
-        self.lost: asyncio.Future[BaseException | None] = (
-            asyncio.get_running_loop().create_future()
-        )
+        self.lost: asyncio.Future[BaseException | None] = asyncio.get_running_loop().create_future()
         self.told = asyncio.Event()
 
     def _note(self, event: Any) -> None:

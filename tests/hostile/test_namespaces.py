@@ -111,6 +111,7 @@ def test_two_processes_of_the_same_number_are_two(named: str) -> None:
             return 0 if writer.write(b"2" * 100) == 100 else 1
 
     with shmpipe.open(named, "r+") as end:
+
         def keeps() -> int:
             enter(CLONE_NEWPID)
             return exit_code_of(first)
@@ -182,6 +183,109 @@ def test_who_is_killed_at_work_in_another_pid_namespace_blocks_nobody() -> None:
             assert writer.write(b"still works") == 11
             assert reader.read(100) == b"still works"
             assert shmpipe.check(reader).errors == 0
+    os.close(started)
+    os.close(tell)
+
+
+def fork_as(pid: int, step: Callable[[], int]) -> int:
+    """The same in a child of that number, which nobody has any more."""
+    with open("/proc/sys/kernel/ns_last_pid", "w") as last:
+        last.write(str(pid - 1))
+    assert fork(step) == pid
+    return pid
+
+
+def can_choose_numbers() -> None:
+    """Skips where nobody may say which process number comes next."""
+    needs(CLONE_NEWPID)
+
+    def tries() -> int:
+        try:
+            with open("/proc/sys/kernel/ns_last_pid", "w") as last:
+                last.write("40")
+        except OSError as error:
+            return error.errno or 1
+        return 0
+
+    code = as_process_1(tries)
+    if code != 0:
+        pytest.skip(f"/proc/sys/kernel/ns_last_pid: {os.strerror(code)}")
+
+
+def sleep_for_good() -> int:
+    signal.pause()
+    return 0
+
+
+def test_a_number_that_lives_again_is_not_who_had_it() -> None:
+    """Killed at work, and the next process has its number, and both ends of the same pipe."""
+    can_choose_numbers()
+    started, tell = os.pipe()
+
+    def survives() -> int:
+        reader, writer = shmpipe.pipe(os.O_NONBLOCK)
+
+        def exchanges() -> int:
+            os.write(tell, b"x")
+            while True:
+                writer.write(b"abc")
+                reader.read(3)
+
+        with reader, writer:
+            victim = fork(exchanges)
+            for _ in range(20):
+                os.read(started, 1)
+                os.kill(victim, signal.SIGKILL)
+                os.waitpid(victim, 0)
+                fork_as(victim, sleep_for_good)
+                while reader.read(100):
+                    pass
+                assert writer.write(b"still works") == 11
+                assert reader.read(100) == b"still works"
+                assert shmpipe.check(reader).errors == 0
+                os.kill(victim, signal.SIGKILL)
+                os.waitpid(victim, 0)
+                fork_as(victim, exchanges)
+        return 0
+
+    assert as_process_1(survives) == 0
+    os.close(started)
+    os.close(tell)
+
+
+def test_a_number_that_lives_again_keeps_nobody_waiting() -> None:
+    """A reader sleeps while the last writer's number goes from a dead process to one that lives."""
+    can_choose_numbers()
+    started, tell = os.pipe()
+
+    def survives() -> int:
+        reader, writer = shmpipe.pipe()
+
+        def reads() -> int:
+            writer.close()
+            os.write(tell, b"r")
+            return 0 if reader.read(100) == b"" else 1
+
+        def holds() -> int:
+            reader.close()
+            os.write(tell, b"w")
+            return sleep_for_good()
+
+        def namesake() -> int:
+            reader.close()
+            return sleep_for_good()
+
+        sleeper, holder = fork(reads), fork(holds)
+        assert {os.read(started, 1), os.read(started, 1)} == {b"r", b"w"}
+        writer.close()
+        os.kill(holder, signal.SIGKILL)
+        os.waitpid(holder, 0)
+        fork_as(holder, namesake)
+        code = os.waitstatus_to_exitcode(os.waitpid(sleeper, 0)[1])
+        reader.close()
+        return code
+
+    assert as_process_1(survives) == 0
     os.close(started)
     os.close(tell)
 

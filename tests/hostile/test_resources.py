@@ -294,9 +294,7 @@ def test_no_memory_for_growth() -> None:
         reader, writer = shmpipe.pipe()
         with reader, writer:
             writer.write(b"kept")
-            result = with_address_space_left(
-                MIB, lambda: setattr(reader, "capacity", 64 * MIB)
-            )
+            result = with_address_space_left(MIB, lambda: setattr(reader, "capacity", 64 * MIB))
             data = reader.read(10)
             writer.write(bytes(65536))
             reader.read(65536)

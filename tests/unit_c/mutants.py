@@ -89,8 +89,7 @@ MUTANTS = [
         "fifo.c",
         "        r = check_unmade(fd, &object);\n"
         "        if (r == 0)\n            r = shmp_fifo_unlink",
-        "        (void)object, r = 0;\n"
-        "        if (r == 0)\n            r = shmp_fifo_unlink",
+        "        (void)object, r = 0;\n        if (r == 0)\n            r = shmp_fifo_unlink",
         "test_faults",
     ),
     Mutant(

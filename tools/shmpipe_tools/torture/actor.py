@@ -35,6 +35,7 @@ from shmpipe_tools.torture.stressor import stressors
 
 EXIT_FAILED = 70
 REST_SECONDS = 0.002
+_BOW_SECONDS = 0.01
 
 _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None)
@@ -329,10 +330,14 @@ class Actor:
     def _ended(self, due: Callable[[], bool], what: str) -> NoReturn:
         self.fault.ending()
         self.state[Word.ENDED_AT] = monotonic_ns()
-        self.state[Word.WAITED] = waited_for_cpu(os.getpid())
         self.state[Word.CALL] = Call.NONE
         if not due():
             raise ViolationError(f"{what}, but the other side is open")
+        # What comes now costs more than to see the end, and would keep those from a processor who
+        # are still to see it.
+        while self.board.phase != Phase.CURTAIN:
+            time.sleep(_BOW_SECONDS)
+        self.state[Word.WAITED] = waited_for_cpu(os.getpid())
         raise SystemExit(0)
 
 

@@ -32,6 +32,7 @@ class Phase(IntEnum):
     READERS_REST = 3  # the writers go on until the pipe is full
     LEAVE = 4  # the writers close their ends and end
     FREE = 5  # as RUN, but nobody strikes
+    CURTAIN = 6  # all have seen the end that was due, and leave
 
 
 class Call(IntEnum):

@@ -153,18 +153,23 @@ class LastAct:
         self._await_the_end(watched, dying, ended)
         for slot, manner in manners.items():
             delay = (self._board.get(slot, Word.ENDED_AT) - killed_at) / 1e9
-            self._scene.delays.setdefault(f"{ended} {manner}", []).append(delay)
+            # Several have to share the processors, so who was alone is told apart.
+            row = ended if company else f"{what}, {manner if len(manners) == 1 else 'a crowd'}"
+            self._scene.delays.setdefault(row, []).append(delay)
         self._scene.count(ended)
 
     def _await_the_end(self, survivors: Survivors, dying: list[int], what: str) -> None:
         """Until everybody has ended; who ended too late after these were gone is a finding."""
         cast = self._scene.cast
 
-        def all_have_ended() -> bool:
-            survivors.look(is_due=not any(pid in cast for pid in dying))
-            return not cast
+        def all_have_seen() -> bool:
+            are_dead = not any(pid in cast for pid in dying)
+            survivors.look(is_due=are_dead)
+            return are_dead and survivors.waiting.isdisjoint(cast.values())
 
-        self._scene.wait(all_have_ended, f"survivors see {what}", END_SECONDS)
+        self._scene.wait(all_have_seen, f"survivors see {what}", END_SECONDS)
+        self._board.set_phase(Phase.CURTAIN)
+        self._scene.wait(lambda: not cast, "survivors leave", END_SECONDS)
         self._scene.findings += survivors.findings()
 
     def _company(self, survivors: list[int]) -> list[int]:

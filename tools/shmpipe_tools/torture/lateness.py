@@ -83,6 +83,11 @@ class Survivors:
         self._due = 0
         self._stood_still = 0.0
 
+    @property
+    def waiting(self) -> set[int]:
+        """The slots of those who have not seen the end."""
+        return {slot for slot in self._waited if not self._board.get(slot, Word.ENDED_AT)}
+
     def look(self, *, is_due: bool) -> None:
         """One turn of the zygote.  is_due: whether the last peer is gone."""
         now = monotonic_ns()
