@@ -55,7 +55,7 @@ lint: build ## ruff and mypy --strict
 cbits: build ## libshmpipe for C programs, strictly, with gcc and with clang
 	@set -e; for cc in $(COMPILERS); do \
 	    echo "cbits: $$(basename $$cc)"; \
-	    $(MAKE) -s -C cbits CC=$$cc BUILD=build/$$(basename $$cc); \
+	    $(MAKE) -s -j2 -C cbits CC=$$cc BUILD=build/$$(basename $$cc); \
 	    $$cc -std=c11 -O2 -Wall -Wextra -Wconversion -Werror -fsyntax-only -D_GNU_SOURCE \
 	        -DPy_LIMITED_API=0x030b0000 -Icbits/include -Icbits \
 	        -isystem $$($(PY) -c 'import sysconfig; print(sysconfig.get_path("include"))') \

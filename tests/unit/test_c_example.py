@@ -25,7 +25,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if compiler is None or shutil.which("make") is None:
         pytest.skip("no C compiler or no make: the C examples are not tested")
     build = tmp_path_factory.mktemp("cbits")
-    command = ["make", "-s", "-C", str(ROOT / "cbits"), f"CC={compiler}", f"BUILD={build}"]
+    command = ["make", "-s", "-j2", "-C", str(ROOT / "cbits"), f"CC={compiler}", f"BUILD={build}"]
     # A make around us would lend us its job slots, which subprocess does not pass on.
     environment = {key: value for key, value in os.environ.items() if "MAKE" not in key}
     result = subprocess.run(
