@@ -106,8 +106,8 @@ int shmp_mkfifo_with(const char *name, mode_t mode, const struct shmp_options *o
         return answer(r);
     do {
         long fd = shmp_sys.shm_open(object, OPENING | O_RDWR | O_CREAT, mode);
-        if (fd < 0)
-            return answer(fd);
+        if (fd < 0) /* a link, or a directory, for which EINVAL is the C library's word: it is there */
+            return answer(fd == -EINVAL || fd == -ELOOP ? -EEXIST : fd);
         r = shmp_fifo_format((int)fd, name, options);
         shmp_segment_close((int)fd);
     } while (r == -ESTALE);

@@ -353,7 +353,7 @@ static int pipe_get(struct shmp_pipe **out, int fd, const struct shmp_header *ju
     pipe->next = registry;
     registry = pipe;
     /* The claim has made the record anew: the other entries name one that is closed. */
-    if (pipe->next && pipe->next->live.record_seq != pipe->live.record_seq)
+    if (pipe->next && load_relaxed(&pipe->next->live.record_seq) != load_relaxed(&pipe->live.record_seq))
         renew_all();
     *out = pipe;
     return 0;

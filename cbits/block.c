@@ -57,7 +57,7 @@ static bool stay_away(struct shmp_end *end, int side)
     for (int i = 0; i < STAY_AWAY; i++)
         cpu_relax();
     if (load_relaxed(calls) - before < 2)
-        end->short_waits = 0;
+        store_relaxed(&end->short_waits, 0);
     return ready(h, side);
 }
 
@@ -78,22 +78,23 @@ bool shmp_spin(struct shmp_end *end, int side)
     struct shmp_header *h = end->pipe->seg.header;
     if (!shmp_can_spin(end, side))
         return ready(h, side);
-    if (end->short_waits >= STREAM && stay_away(end, side))
+    if (load_relaxed(&end->short_waits) >= STREAM && stay_away(end, side))
         return true;
+    uint8_t vain = load_relaxed(&end->vain);
     uint64_t start = shmp_now_ns();
     while (!spin_for(h, side, LOOKS)) {
-        if (shmp_now_ns() - start >= SPIN_NS >> end->vain || !shmp_can_spin(end, side)) {
-            end->short_waits = 0;
-            if (end->vain < MOST_VAIN)
-                end->vain++;
+        if (shmp_now_ns() - start >= SPIN_NS >> vain || !shmp_can_spin(end, side)) {
+            store_relaxed(&end->short_waits, 0);
+            if (vain < MOST_VAIN)
+                store_relaxed(&end->vain, vain + 1);
             return false;
         }
     }
-    end->vain = 0;
+    store_relaxed(&end->vain, 0);
     if (shmp_now_ns() - start >= SHORT_WAIT_NS)
-        end->short_waits = 0;
-    else if (end->short_waits < STREAM)
-        end->short_waits++;
+        store_relaxed(&end->short_waits, 0);
+    else if (load_relaxed(&end->short_waits) < STREAM)
+        count_locked(&end->short_waits, 1);
     return true;
 }
 
@@ -181,7 +182,7 @@ static bool wait_briefly(struct shmp_end *end, int side, int *r)
                                         .address = (uintptr_t)shmp_queue_word(queue),
                                         .flags = SHMP_FUTEX_32};
         woken = shmp_sys.futex_waitv(&word, 1, &until); /* which SA_RESTART restarts */
-        end->brief = shmp_now_ns() - start < BRIEF_NS;
+        store_relaxed(&end->brief, shmp_now_ns() - start < BRIEF_NS);
         go_on = ready(h, side);
     }
     if (woken != 0) /* not chosen; if the epoch has moved, this does nothing (I3) */
@@ -310,7 +311,7 @@ static int wait_side(struct shmp_end *end, int side, bool any_handler, bool look
         shmp_queue_step_epoch(queue);
     if (any_handler)
         return wait_for_any_handler(end, side, pace.tick);
-    if (end->brief) {
+    if (load_relaxed(&end->brief)) {
         if (wait_briefly(end, side, &r))
             return r;
         first = false;
@@ -337,9 +338,10 @@ static int wait_side(struct shmp_end *end, int side, bool any_handler, bool look
         enum shmp_woken woken = shmp_watch_sleep(&watch, shmp_queue_word(queue), epoch, 0, &pace);
         bool go_on = ready(h, side);
         uint64_t now = shmp_now_ns();
-        end->brief = now - start < BRIEF_NS;
-        if (end->brief)
-            end->vain = 0;
+        bool brief = now - start < BRIEF_NS;
+        store_relaxed(&end->brief, brief);
+        if (brief)
+            store_relaxed(&end->vain, 0);
         if (go_on && pace.safety)
             judge_lost_wake(h, shmp_queue_word(queue), side);
         if (woken != SHMP_WOKEN && woken != SHMP_CHANGED)

@@ -80,6 +80,13 @@ static void take_place(struct shmp_live *live)
         }
 }
 
+/* NULL: we have none. */
+static struct shmp_holder *own_entry(const struct shmp_live *live)
+{
+    int index = shmp_live_index(live);
+    return index < 0 ? NULL : &live->seg->holders[index];
+}
+
 static int publish_record(struct shmp_live *live, struct shmp_holder *h)
 {
     struct shmp_record_id id = {0};
@@ -90,7 +97,7 @@ static int publish_record(struct shmp_live *live, struct shmp_holder *h)
          * on, merely noticed later; the record lock still proves us. */
         if (r < 0 && r != -ENOSYS)
             return r;
-        if (r == 0 && live->index < 0 && live->place == SHMP_COMMON_PLACE)
+        if (r == 0 && shmp_live_index(live) < 0 && live->place == SHMP_COMMON_PLACE)
             take_place(live);
     } while (r == 0 && !shmp_record_is_fresh(id.seq));
     store_relaxed(&h->pid, (uint32_t)getpid());
@@ -98,7 +105,7 @@ static int publish_record(struct shmp_live *live, struct shmp_holder *h)
     store_relaxed(&h->record_fd, id.fd);
     store_relaxed(&h->record_dev, id.dev);
     store_relaxed(&h->record_ino, id.ino);
-    live->record_seq = id.seq;
+    store_relaxed(&live->record_seq, id.seq);
     /* Release: a peer that sees the new sequence sees the fields (shmp_peer_get). */
     store_release(&h->record_seq, load_relaxed(&h->record_seq) + 1);
     return 0;
@@ -121,7 +128,8 @@ static int fill_entry(struct shmp_live *live, uint32_t index)
         return r;
     live->gen = gen;
     store_seq_cst(&h->live, 1);
-    live->index = (int)index; /* last: another thread that sees it locks in our name (shmp_live_owner) */
+    /* Last, and release: another thread that sees it locks in our name (shmp_live_owner). */
+    store_release(&live->index, (int)index);
     return 0;
 }
 
@@ -130,7 +138,7 @@ static int claim_free(struct shmp_live *live)
 {
     struct shmp_holder *holders = live->seg->holders;
     pthread_mutex_lock(&live->mutex);
-    int r = live->index >= 0 ? 0 : -ENFILE;
+    int r = shmp_live_index(live) >= 0 ? 0 : -ENFILE;
     for (uint32_t i = 0; i < SHMP_HOLDERS && r == -ENFILE; i++) {
         if (load_acquire(&holders[i].live) != 0 || take_index(live, i) != 0)
             continue;
@@ -155,7 +163,7 @@ static int claim_free(struct shmp_live *live)
 
 int shmp_live_claim(struct shmp_live *live)
 {
-    int r = live->index >= 0 ? 0 : -ENFILE;
+    int r = shmp_live_index(live) >= 0 ? 0 : -ENFILE;
     bool freed = true;
     for (int tries = 0; tries < CLAIMS && r == -ENFILE && freed; tries++) {
         r = claim_free(live);
@@ -170,7 +178,7 @@ int shmp_live_open(struct shmp_live *live, struct shmp_seg *seg)
 {
     memset(live, 0, sizeof *live);
     live->seg = seg;
-    live->index = -1;
+    store_relaxed(&live->index, -1);
     pthread_mutex_init(&live->mutex, NULL);
     int r = shmp_live_claim(live);
     if (r < 0) {
@@ -193,12 +201,12 @@ static void forget_peers(struct shmp_live *live)
 void shmp_live_close(struct shmp_live *live)
 {
     forget_peers(live);
-    if (live->index >= 0) {
-        struct shmp_holder *h = &live->seg->holders[live->index];
+    struct shmp_holder *h = own_entry(live);
+    if (h) {
         store_relaxed(&h->state, (uint64_t)live->gen << 32);
         store_release(&h->live, 0);
-        drop_index(live, (uint32_t)live->index);
-        live->index = -1;
+        drop_index(live, (uint32_t)shmp_live_index(live));
+        store_relaxed(&live->index, -1);
     }
     shmp_record_give_place(live->place);
     pthread_mutex_destroy(&live->mutex);
@@ -215,7 +223,7 @@ int shmp_live_fork_child(struct shmp_live *live)
         } else if (live->peers[i]) {
             store_relaxed(&live->peers[i]->refs, 1);
         }
-    live->index = -1;
+    store_relaxed(&live->index, -1);
     live->place = SHMP_COMMON_PLACE; /* of a record that is not there yet */
     for (struct shmp_call *call = calls; call; call = call->outer)
         if (call->live == live) {
@@ -228,8 +236,8 @@ int shmp_live_fork_child(struct shmp_live *live)
 void shmp_live_relock(struct shmp_live *live)
 {
     /* Somebody may be trying the lock this very moment, and gives it back at once. */
-    for (int tries = 0; tries < 1000 && live->index >= 0; tries++) {
-        if (take_index(live, (uint32_t)live->index) == 0)
+    for (int tries = 0; tries < 1000 && shmp_live_index(live) >= 0; tries++) {
+        if (take_index(live, (uint32_t)shmp_live_index(live)) == 0)
             return;
         cpu_relax();
     }
@@ -237,14 +245,15 @@ void shmp_live_relock(struct shmp_live *live)
 
 void shmp_live_set_counts(struct shmp_live *live, uint32_t readers, uint32_t writers)
 {
-    if (live->index < 0)
+    struct shmp_holder *h = own_entry(live);
+    if (h == NULL)
         return;
     uint64_t state = ((uint64_t)live->gen << 32) |
                      ((uint64_t)(readers < 0xffffu ? readers : 0xffffu) << 16) |
                      (writers < 0xffffu ? writers : 0xffffu);
     /* Before the epochs are bumped (attach) or the companion is closed (release): a
      * sleeper that gathers its watch list after that sees it. */
-    store_seq_cst(&live->seg->holders[live->index].state, state);
+    store_seq_cst(&h->state, state);
 }
 
 static bool is_still(const struct shmp_live *live, uint32_t gains)
@@ -254,9 +263,10 @@ static bool is_still(const struct shmp_live *live, uint32_t gains)
 
 static void introduce(struct shmp_live *live, int side)
 {
+    struct shmp_holder *h = own_entry(live);
     fetch_or_seq_cst(&live->introduced, SHMP_INTRODUCED(side));
-    if (live->index >= 0)
-        fetch_or_seq_cst(&live->seg->holders[live->index].introduced, SHMP_INTRODUCED(side));
+    if (h)
+        fetch_or_seq_cst(&h->introduced, SHMP_INTRODUCED(side));
 }
 
 void shmp_live_set_introduced(struct shmp_live *live, int side, uint32_t gains)
@@ -287,14 +297,15 @@ void shmp_live_pay(struct shmp_live *live, int side, uint32_t gains, bool woken)
 void shmp_live_begin_gain(struct shmp_live *live, uint32_t others)
 {
     pthread_mutex_lock(&live->mutex);
+    struct shmp_holder *h = own_entry(live);
     fetch_add_seq_cst(&live->gains, 1);
     atomic_fetch_and(&live->introduced, ~others);
     for (int side = 0; side < 2; side++)
         if ((others & SHMP_INTRODUCED(side)) != 0)
             live->debts[side] = 0;
     /* Before the count: a closer that sees that does not rely on us (is_held_elsewhere). */
-    if (live->index >= 0)
-        atomic_fetch_and(&live->seg->holders[live->index].introduced, ~others);
+    if (h)
+        atomic_fetch_and(&h->introduced, ~others);
     pthread_mutex_unlock(&live->mutex);
 }
 
@@ -308,7 +319,7 @@ bool shmp_live_introduce(struct shmp_live *live, int side)
     /* Both in one, and the same in dismiss: of two changes of a word the later one sees what came
      * before the earlier one. */
     uint32_t bit = SHMP_INTRODUCED(side);
-    return (fetch_or_seq_cst(&live->seg->holders[live->index].introduced, bit) & bit) != 0;
+    return (fetch_or_seq_cst(&own_entry(live)->introduced, bit) & bit) != 0;
 }
 
 void shmp_holder_dismiss(struct shmp_live *live, uint32_t index, int side)
@@ -323,10 +334,11 @@ bool shmp_holder_is_introduced(struct shmp_live *live, uint32_t index, int side)
 
 void shmp_live_renew(struct shmp_live *live)
 {
-    if (live->index < 0 || shmp_record_is_fresh(live->record_seq))
+    struct shmp_holder *h = own_entry(live);
+    if (h == NULL || shmp_record_is_fresh(load_relaxed(&live->record_seq)))
         return;
     pthread_mutex_lock(&live->mutex);
-    publish_record(live, &live->seg->holders[live->index]);
+    publish_record(live, h);
     pthread_mutex_unlock(&live->mutex);
 }
 
@@ -391,7 +403,7 @@ bool shmp_holder_is_dead(struct shmp_live *live, uint32_t index, uint32_t gen)
     uint32_t now = SHMP_STATE_GEN(load_acquire(&h->state));
     if (load_acquire(&h->live) == 0 || ((now ^ gen) & SHMP_LOCK_GEN_MASK) != 0)
         return true; /* reaped, and perhaps somebody else's by now */
-    if ((int)index == live->index)
+    if ((int)index == shmp_live_index(live))
         return false;
     short found = F_UNLCK;
     if (byte_lock(live->seg->fd, F_GETLK, F_WRLCK, SHMP_HOLDER_LOCK + index, &found) < 0 ||
@@ -419,12 +431,12 @@ bool shmp_holder_reap(struct shmp_live *live, uint32_t index)
 {
     struct shmp_holder *h = &live->seg->holders[index];
     uint32_t gen = SHMP_STATE_GEN(load_acquire(&h->state));
-    if (load_acquire(&h->live) == 0 || (int)index == live->index ||
+    if (load_acquire(&h->live) == 0 || (int)index == shmp_live_index(live) ||
         !shmp_holder_is_dead(live, index, gen))
         return false;
     bool reaped = false;
     pthread_mutex_lock(&live->mutex);
-    if ((int)index != live->index && take_index(live, index) == 0) {
+    if ((int)index != shmp_live_index(live) && take_index(live, index) == 0) {
         /* The lock is ours, so nobody alive has this entry: but is it the one we judged? */
         if (load_acquire(&h->live) != 0 && SHMP_STATE_GEN(load_acquire(&h->state)) == gen) {
             store_relaxed(&h->state, (uint64_t)gen << 32);

@@ -43,9 +43,9 @@ struct shmp_call {
 struct shmp_live {
     struct shmp_seg *seg;
     pthread_mutex_t mutex;
-    int index; /* -1: the table was full, or we are a child that has not claimed yet */
+    _Atomic int index; /* -1: the table was full, or we are a child that has not claimed yet */
     uint32_t gen;
-    uint32_t record_seq;
+    _Atomic uint32_t record_seq;
     uint32_t place; /* our words for this pipe in our record */
     _Atomic uint32_t introduced; /* our bits of the entry */
     _Atomic uint32_t gains; /* of a side that we had not; odd while the count does not show it yet */
@@ -97,12 +97,19 @@ void shmp_live_leave_call(struct shmp_call *call);
 /* The innermost of this thread's calls. */
 struct shmp_call *shmp_live_calls(void);
 
+/* This process's entry; -1: none.  Acquire: who sees it sees it filled, its generation, too. */
+static inline int shmp_live_index(const struct shmp_live *live)
+{
+    return load_acquire(&live->index);
+}
+
 /* This process's owner value for lock words; 0 while it has no entry. */
 static inline uint32_t shmp_live_owner(const struct shmp_live *live)
 {
-    return live->index < 0 ? 0
-                           : ((uint32_t)live->index + 1) |
-                                 ((live->gen & SHMP_LOCK_GEN_MASK) << SHMP_LOCK_GEN_SHIFT);
+    int index = shmp_live_index(live);
+    return index < 0 ? 0
+                     : ((uint32_t)index + 1) |
+                           ((live->gen & SHMP_LOCK_GEN_MASK) << SHMP_LOCK_GEN_SHIFT);
 }
 
 /* Peers.  get returns a reference (never NULL on success) or NULL when out of memory.  A reference

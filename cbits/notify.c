@@ -144,7 +144,7 @@ void shmp_notify_settle(struct shmp_pipe *pipe, int side)
 
 static _Atomic uint32_t *own_bits(struct shmp_pipe *pipe)
 {
-    return &pipe->seg.holders[pipe->live.index].notifiers;
+    return &pipe->seg.holders[shmp_live_index(&pipe->live)].notifiers;
 }
 
 void shmp_notify_register(struct shmp_pipe *pipe, int side)
@@ -154,7 +154,7 @@ void shmp_notify_register(struct shmp_pipe *pipe, int side)
 
 void shmp_notify_unregister(struct shmp_pipe *pipe, int side)
 {
-    if (pipe->live.index >= 0)
+    if (shmp_live_index(&pipe->live) >= 0)
         atomic_fetch_and(own_bits(pipe), ~SHMP_NOTIFY(side));
 }
 
@@ -211,7 +211,7 @@ bool shmp_notify_rescue(struct shmp_end *end, int side, bool thorough)
     if (thorough || is_suspect(pipe, value))
         shmp_pass_through(end, shmp_other_side(side), false);
     uint32_t owner = load_seq_cst(word) & SHMP_LOCK_OWNER_MASK;
-    if (owner == 0 || (int)owner - 1 == pipe->live.index)
+    if (owner == 0 || (int)owner - 1 == shmp_live_index(&pipe->live))
         return true;
     /* Abandoned; or a newcomer's, which may have taken it from the dead after the relay gathered
      * lives, and could die before it settles: nobody watches it before it has introduced itself.  Or

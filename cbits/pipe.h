@@ -52,9 +52,9 @@ struct shmp_end {
     bool forked; /* a child may not have joined them yet */
     bool deaf;   /* a FIFO read end whose POLLHUP may be silent (FO-16) */
     bool opening; /* a FIFO's, before it is known to be of this life (shmp_incarnate) */
-    bool brief;     /* the last sleep took a few microseconds: a dialogue on one CPU */
-    uint8_t short_waits; /* in a row: the other side keeps coming */
-    uint8_t vain;        /* spins in a row that ended in a sleep */
+    _Atomic bool brief; /* the last sleep took a few microseconds: a dialogue on one CPU */
+    _Atomic uint8_t short_waits; /* in a row: the other side keeps coming */
+    _Atomic uint8_t vain;        /* spins in a row that ended in a sleep */
 };
 
 static inline bool shmp_can_read(const struct shmp_end *end)
@@ -87,7 +87,7 @@ int shmp_end_close(struct shmp_end *end);
 int shmp_end_claim_slow(struct shmp_end *end);
 static inline int shmp_end_claim(struct shmp_end *end)
 {
-    return end->pipe->live.index >= 0 ? 0 : shmp_end_claim_slow(end);
+    return shmp_live_index(&end->pipe->live) >= 0 ? 0 : shmp_end_claim_slow(end);
 }
 /* What only one thread of a process may do at a time, and fork must not cut in half. */
 void shmp_registry_lock(void);

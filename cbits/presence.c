@@ -24,7 +24,7 @@ static bool holder_is_alive(struct shmp_pipe *pipe, int side, uint32_t i, struct
 {
     struct shmp_live *live = &pipe->live;
     uint64_t state = load_acquire(&pipe->seg.holders[i].state);
-    if ((int)i == live->index || held_by(state, side) == 0 ||
+    if ((int)i == shmp_live_index(live) || held_by(state, side) == 0 ||
         load_acquire(&pipe->seg.holders[i].live) == 0)
         return false;
     struct shmp_peer *peer = shmp_peer_get(live, i);
@@ -111,7 +111,7 @@ bool shmp_is_held_by_others(struct shmp_pipe *pipe)
     struct shmp_holder *holders = pipe->seg.holders;
     uint32_t limit = load_acquire(&pipe->seg.header->wait.holder_limit);
     for (uint32_t i = 0; i < limit && i < SHMP_HOLDERS; i++)
-        if ((int)i != pipe->live.index && load_acquire(&holders[i].live) != 0 &&
+        if ((int)i != shmp_live_index(&pipe->live) && load_acquire(&holders[i].live) != 0 &&
             !shmp_holder_is_dead(&pipe->live, i, SHMP_STATE_GEN(load_acquire(&holders[i].state))))
             return true;
     return false;

@@ -158,7 +158,7 @@ static void watch_holders(struct relay *relay, const struct source *source)
     struct shmp_live *live = &pipe->live;
     uint32_t limit = load_seq_cst(&pipe->seg.header->wait.holder_limit);
     for (uint32_t i = 0; i < limit && i < SHMP_HOLDERS; i++) {
-        if ((int)i == live->index || load_seq_cst(&pipe->seg.holders[i].live) == 0 ||
+        if ((int)i == shmp_live_index(live) || load_seq_cst(&pipe->seg.holders[i].live) == 0 ||
             watch_peer(relay, live, i))
             continue;
         if (shmp_holder_reap(live, i))

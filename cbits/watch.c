@@ -64,7 +64,7 @@ void shmp_watch_others(struct shmp_watch *watch, struct shmp_live *live, int sid
     uint32_t limit = load_seq_cst(&h->wait.holder_limit);
     begin(watch);
     for (uint32_t i = 0; i < limit && i < SHMP_HOLDERS; i++) {
-        if ((int)i == live->index || load_seq_cst(&live->seg->holders[i].live) == 0)
+        if ((int)i == shmp_live_index(live) || load_seq_cst(&live->seg->holders[i].live) == 0)
             continue;
         uint64_t state = load_seq_cst(&live->seg->holders[i].state);
         if (is_of_our_side(state, side))
@@ -88,7 +88,7 @@ void shmp_watch_holder(struct shmp_watch *watch, struct shmp_live *live, uint32_
 {
     begin(watch);
     watch->complete =
-        (int)index != live->index && add_holder(watch, live, index, SHMP_WORD_LOCK);
+        (int)index != shmp_live_index(live) && add_holder(watch, live, index, SHMP_WORD_LOCK);
 }
 
 void shmp_watch_release(struct shmp_watch *watch)

@@ -79,6 +79,19 @@ TEST(make_once_unlink_once)
     CHECK_ERRNO(shmp_unlink(name), ENOENT);
 }
 
+TEST(what_is_there_is_there_whatever_it_is)
+{
+    const char *name = unit_name();
+    char path[300];
+    object_path(path, name);
+    CHECK_EQ(mkdir(path, 0700), 0);
+    CHECK_ERRNO(shmp_mkfifo(name, 0600), EEXIST);
+    CHECK_EQ(rmdir(path), 0);
+    CHECK_EQ(symlink("nowhere", path), 0);
+    CHECK_ERRNO(shmp_mkfifo(name, 0600), EEXIST);
+    CHECK_EQ(unlink(path), 0);
+}
+
 TEST(both_files_have_the_mode)
 {
     const char *name = unit_name();

@@ -746,6 +746,23 @@ TEST(a_full_table_is_enfile_until_the_dead_are_cleared_away)
     close_pipe();
 }
 
+/* As in a fork child of which two threads go on at once.  The thread sanitizer sees who races. */
+TEST(two_threads_claim_one_entry)
+{
+    for (int i = 0; i < 100; i++) {
+        pthread_t reader;
+        make_pipe(O_CLOEXEC);
+        store_release(&holder(0)->live, 0);
+        store_relaxed(&live()->index, -1);
+        CHECK_EQ(pthread_create(&reader, NULL, read_a_byte, NULL), 0);
+        CHECK_EQ(shmp_write(ends[1], "x", 1), 1);
+        CHECK_EQ(pthread_join(reader, NULL), 0);
+        CHECK_EQ(live()->index, 0);
+        CHECK_EQ(load_relaxed(&holder(1)->live), 0);
+        close_pipe();
+    }
+}
+
 TEST(a_lost_race_for_an_entry_takes_the_next)
 {
     pid_t child;
