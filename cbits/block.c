@@ -10,9 +10,16 @@ int (*shmp_on_tick)(void);
 
 /* A signal whose handler only notes it, as Python's do, does not interrupt a sleep that begins after
  * it.  So the binding looks for such notes right before a sleep; but that may take its interpreter
- * lock, so not more often than every 5 ms: else the sleep is cut, and it looks then. */
+ * lock, so not more often than every 5 ms.  Whoever goes to sleep after a look that is not fresh is cut
+ * short, and looks then: a turn, or the first meeting with many, takes milliseconds (H50). */
 #define LOOKED_RECENTLY_NS UINT64_C(5000000)
+#define FRESH_NS UINT64_C(50000)
 static _Thread_local uint64_t looked_ns;
+
+static bool is_stale(uint64_t now)
+{
+    return shmp_on_tick != NULL && now - looked_ns >= FRESH_NS;
+}
 
 static bool tick_raises(void)
 {
@@ -225,7 +232,7 @@ int shmp_wait_for_turn(struct shmp_end *end, int side, struct shmp_turn *turn, b
 }
 
 /* Sleeps as an event loop does (arm.c).  0, perhaps for nothing; -EINTR. */
-static int wait_for_any_handler(struct shmp_end *end, int side, bool tick)
+static int wait_for_any_handler(struct shmp_end *end, int side)
 {
     struct timespec soon = shmp_timespec(SHMP_TICK_NS);
     struct shmp_header *h = end->pipe->seg.header;
@@ -234,6 +241,7 @@ static int wait_for_any_handler(struct shmp_end *end, int side, bool tick)
     sigfillset(&all);
     shmp_sys.set_sigmask(&all, &before);
     uint64_t start = shmp_now_ns();
+    bool tick = is_stale(start);
     long r;
     bool stopped = false;
     while ((r = shmp_end_arm(end, side, false)) == SHMP_WOULD_SLEEP && !ready(h, side)) {
@@ -290,7 +298,7 @@ static int leave_alone(struct shmp_header *h, int side)
     return side == SHMP_SIDE_WRITERS || !shmp_companion_is_watched(h) ? SHMP_THE_END : 0;
 }
 
-static int wait_side(struct shmp_end *end, int side, bool any_handler, bool looked)
+static int wait_side(struct shmp_end *end, int side, bool any_handler, uint64_t looked)
 {
     struct shmp_pipe *pipe = end->pipe;
     struct shmp_header *h = pipe->seg.header;
@@ -300,17 +308,19 @@ static int wait_side(struct shmp_end *end, int side, bool any_handler, bool look
     struct shmp_watch watch;
     int other = shmp_other_side(side);
     bool first = true;
+    bool may_look = true;
     int r;
 
-    if (shmp_on_tick && !looked) {
-        pace.tick = shmp_now_ns() - looked_ns < LOOKED_RECENTLY_NS;
-        if (!pace.tick && tick_raises())
-            return -EINTR;
-    }
+    if (looked != 0)
+        looked_ns = looked;
+    else if (shmp_on_tick && shmp_now_ns() - looked_ns < LOOKED_RECENTLY_NS)
+        may_look = false;
+    else if (shmp_on_tick && tick_raises())
+        return -EINTR;
     if ((load_relaxed(&pipe->live.introduced) & SHMP_INTRODUCED(side)) == 0)
         shmp_queue_step_epoch(queue);
     if (any_handler)
-        return wait_for_any_handler(end, side, pace.tick);
+        return wait_for_any_handler(end, side);
     if (load_relaxed(&end->brief)) {
         if (wait_briefly(end, side, &r))
             return r;
@@ -333,8 +343,21 @@ static int wait_side(struct shmp_end *end, int side, bool any_handler, bool look
             shmp_side_wake_one(h, other);
         pace.soon = stall.since != 0;
         pace.crowd = shmp_queue_waiters(queue);
-        fetch_add_relaxed(side == SHMP_SIDE_READERS ? &h->r.sleeps : &h->w.sleeps, 1);
         uint64_t start = shmp_now_ns();
+        pace.tick = is_stale(start);
+        if (pace.tick && may_look) {
+            /* The same again, which is faster now: who is cut short loses his place in the queue. */
+            may_look = false;
+            bool chosen = load_acquire(shmp_queue_word(queue)) != epoch;
+            shmp_queue_leave(queue, epoch);
+            shmp_watch_release(&watch);
+            if (!tick_raises())
+                continue;
+            if (chosen) /* perhaps ahead of a change, which is somebody else's then */
+                shmp_side_wake_one(h, side);
+            return -EINTR;
+        }
+        fetch_add_relaxed(side == SHMP_SIDE_READERS ? &h->r.sleeps : &h->w.sleeps, 1);
         enum shmp_woken woken = shmp_watch_sleep(&watch, shmp_queue_word(queue), epoch, 0, &pace);
         bool go_on = ready(h, side);
         uint64_t now = shmp_now_ns();
@@ -352,9 +375,9 @@ static int wait_side(struct shmp_end *end, int side, bool any_handler, bool look
         if (woken == SHMP_SIGNAL)
             return -EINTR;
         if (shmp_on_tick && now - looked_ns >= SHMP_TICK_NS) {
-            pace.tick = false;
+            may_look = true;
             if (tick_raises()) {
-                if (woken == SHMP_WOKEN) /* perhaps ahead of a change, which is somebody else's then */
+                if (woken == SHMP_WOKEN) /* as above */
                     shmp_side_wake_one(h, side);
                 return -EINTR;
             }
@@ -364,7 +387,7 @@ static int wait_side(struct shmp_end *end, int side, bool any_handler, bool look
     }
 }
 
-int shmp_wait_side(struct shmp_end *end, int side, bool any_handler, bool looked)
+int shmp_wait_side(struct shmp_end *end, int side, bool any_handler, uint64_t looked)
 {
     struct shmp_call *call = shmp_live_calls();
     call->queue = shmp_side_queue(end->pipe->seg.header, side); /* for a handler's fork child */

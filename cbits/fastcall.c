@@ -14,6 +14,7 @@
 
 #include "pipe.h"
 #include "record.h"
+#include "sys.h"
 
 #define SMALL_BYTES 1024
 #define KEEP_LOCK_BYTES ((size_t)1 << 18) /* about 6 us of copying */
@@ -168,11 +169,11 @@ static ssize_t run_blocking(PyObject *self, struct shmp_end *end, struct shmp_tr
             break;
         /* A handler that came while we spun would else wait for the sleep to end.  It may
          * fork: the hold is this thread's, and the child keeps it. */
+        op->looked = shmp_now_ns(); /* before: a handler may take its time */
         if (PyErr_CheckSignals() < 0) {
             r = -EINTR;
             break;
         }
-        op->looked = true;
         saved = PyEval_SaveThread();
         r = writing ? shmp_write_run(end, op, true) : shmp_read_run(end, op, true);
         PyEval_RestoreThread(saved);

@@ -207,7 +207,7 @@ struct shmp_transfer {
     bool announced; /* that it waits: once for each wait (IO-4) */
     bool slept;  /* owes a hand-on (WK-3) */
     struct shmp_call call; /* others watch it until it has paid */
-    bool looked; /* the caller has just spun, and looked for signals: sleep at once */
+    uint64_t looked; /* when the caller, who has spun, looked for signals: sleep at once.  0: he has not */
     bool signalled; /* a handler has run: not to sleep any more */
     enum { SHMP_RESTARTS_UNKNOWN, SHMP_RESTARTS, SHMP_RESTARTS_NOT } restarts; /* has a handler that does */
 };
@@ -235,8 +235,8 @@ bool shmp_can_spin(struct shmp_end *end, int side);
 #define SHMP_THE_END 1 /* end of file, or EPIPE: the other side is gone, and nothing is left to read */
 
 /* Sleeps until the side can go on, or would see the end.  0, SHMP_THE_END, -EINTR.  any_handler: also one with
- * SA_RESTART ends it.  looked: shmp_on_tick need not be called first. */
-int shmp_wait_side(struct shmp_end *end, int side, bool any_handler, bool looked);
+ * SA_RESTART ends it.  looked: when the binding looked for signals; 0: it has not. */
+int shmp_wait_side(struct shmp_end *end, int side, bool any_handler, uint64_t looked);
 /* A turn that any handler ends the wait for, once the owner of a lock seems to be stopped: 0, -EINTR,
  * -errno.  signalled: one has run. */
 int shmp_wait_for_turn(struct shmp_end *end, int side, struct shmp_turn *turn, bool *signalled);

@@ -240,10 +240,10 @@ static ssize_t write_steps(struct shmp_end *end, struct shmp_transfer *op, bool 
             return SHMP_WOULD_SLEEP;
         if (op->signalled)
             return cut_short(end, op, -EINTR);
-        if (op->looked || !shmp_spin(end, SHMP_SIDE_WRITERS)) {
+        if (op->looked != 0 || !shmp_spin(end, SHMP_SIDE_WRITERS)) {
             enter_call(end, op);
             r = shmp_wait_side(end, SHMP_SIDE_WRITERS, any_handler_ends(op), op->looked);
-            op->looked = false;
+            op->looked = 0;
             op->announced = false;
             if (r < 0)
                 return cut_short(end, op, r);
@@ -374,10 +374,10 @@ static ssize_t read_steps(struct shmp_end *end, struct shmp_transfer *op, bool m
             continue;
         if (!may_sleep)
             return SHMP_WOULD_SLEEP;
-        if (op->looked || !shmp_spin(end, SHMP_SIDE_READERS)) {
+        if (op->looked != 0 || !shmp_spin(end, SHMP_SIDE_READERS)) {
             enter_call(end, op);
             r = shmp_wait_side(end, SHMP_SIDE_READERS, false, op->looked);
-            op->looked = false;
+            op->looked = 0;
             if (r < 0)
                 return r;
             op->slept = true;

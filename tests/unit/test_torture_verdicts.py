@@ -383,13 +383,22 @@ def test_what_the_dead_leave_is_cleared_away(
     scene: StillScene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     end(child(scene))
-    monkeypatch.setattr(rest, "_sleep_in", lambda *_: None)
+    monkeypatch.setattr(Rest, "_sleep_in", lambda *_: None)
     with pytest.raises(HangError, match="no entry of the dead is left"):
         Rest(scene).clear()
     assert scene.rare["at rest: an entry of the dead"] == 1
     monkeypatch.undo()
     Rest(scene).clear()
     assert scene.findings == []
+
+
+def test_a_signal_that_is_heard_late_is_found(
+    scene: StillScene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    end(child(scene))
+    monkeypatch.setattr(rest, "_HEARD_SECONDS", 0.001)  # shorter than the nap
+    Rest(scene).clear()
+    assert "a signal was heard after 0.0 s" in scene.findings
 
 
 def test_damage_is_found(scene: StillScene) -> None:

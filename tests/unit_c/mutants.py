@@ -29,6 +29,20 @@ class Mutant:
 
 MUTANTS = [
     Mutant(
+        "every look for signals is fresh",
+        "block.c",
+        "return shmp_on_tick != NULL && now - looked_ns >= FRESH_NS;",
+        "(void)now;\n    return false;",
+        "test_block",
+    ),
+    Mutant(
+        "the binding's look is taken for one of now",
+        "block.c",
+        "        looked_ns = looked;",
+        "        looked_ns = shmp_now_ns();",
+        "test_block",
+    ),
+    Mutant(
         "a debt counts what was seen before a side was gained",
         "live.c",
         "    if (is_still(live, gains) && live->debts[side] == 0)",

@@ -184,6 +184,36 @@ static int raise_the_second_time(void)
     return signals_pending++ == 0 ? 0 : -1;
 }
 
+static int looks_until_it_raises;
+
+/* A signal comes right behind the look, and what follows takes a millisecond. */
+static int look_slowly(void)
+{
+    uint64_t start = shmp_now_ns();
+    UNTIL(shmp_now_ns() - start > 1000000);
+    return looks_until_it_raises-- > 0 ? 0 : -1;
+}
+
+/* H50: noted when the binding had looked, and before anybody slept. */
+TEST(a_signal_that_came_while_the_sleep_was_prepared_is_heard)
+{
+    unsigned char byte;
+    struct iovec iov = {.iov_base = &byte, .iov_len = 1};
+    make(16);
+    shmp_on_tick = look_slowly;
+    for (int looks = 0; looks < 3; looks++) { /* before, again, after a tick */
+        looks_until_it_raises = looks;
+        CHECK_ERRNO(shmp_read(ends[0], &byte, 1), EINTR);
+    }
+    struct shmp_transfer op = {.cursor = {.iov = &iov, .left = 1},
+                               .left = 1,
+                               .looked = shmp_now_ns() - 1000000};
+    looks_until_it_raises = 0;
+    CHECK_EQ(shmp_read_run(ends[0], &op, true), -EINTR);
+    shmp_on_tick = NULL;
+    finish();
+}
+
 static int was_woken;
 static int may_publish;
 
