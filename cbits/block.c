@@ -348,12 +348,12 @@ static int wait_side(struct shmp_end *end, int side, bool any_handler, uint64_t 
         if (pace.tick && may_look) {
             /* The same again, which is faster now: who is cut short loses his place in the queue. */
             may_look = false;
-            bool chosen = load_acquire(shmp_queue_word(queue)) != epoch;
             shmp_queue_leave(queue, epoch);
             shmp_watch_release(&watch);
             if (!tick_raises())
                 continue;
-            if (chosen) /* perhaps ahead of a change, which is somebody else's then */
+            /* Perhaps ahead of a change, which is somebody else's then. */
+            if (load_acquire(shmp_queue_word(queue)) != epoch)
                 shmp_side_wake_one(h, side);
             return -EINTR;
         }

@@ -233,6 +233,15 @@ def test_what_is_in_a_dead_hand_is_not_lost(books: Books) -> None:
     assert "in front" in books.findings(books.ids[:-1], Hand([first, last], 128))[0]
 
 
+def test_what_a_dead_hand_had_copied_may_be_in_the_next_ones(books: Books) -> None:
+    """Killed before it consumed what it had copied; and who took it then was killed, too."""
+    first, *_, last = (decode_id(number)[:3] for number in books.ids)
+    copied = Hand([first, last], 128)
+    assert books.findings(books.ids[:-1], copied, Hand(None, 64)) == []
+    assert books.findings(books.ids[:-1], copied, Hand([last], 64)) == []
+    assert "in front" in books.findings(books.ids[:-1], copied, copied)[0]
+
+
 def test_what_lay_in_front_may_be_of_a_writer_that_died(books: Books) -> None:
     last = decode_id(books.ids[-1])[:3]
     books.board.incarnation(2)[Log.BEGUN] = 1  # not done: it was killed

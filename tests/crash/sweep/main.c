@@ -217,10 +217,11 @@ static size_t report(const struct board *board, const struct options *o, size_t 
         all.violations += r->violations;
         context_describe(context_at(i), text, sizeof text);
         if (o->each || r->violations || (!r->done && (r->kills > 0 || o->minutes == 0)))
-            printf("%3zu %s: %zu paths, %zu instructions, %zu kills, %zu thinned, %zu astray, "
-                   "%zu violations, %.1f s%s\n",
-                   i, text, r->paths, r->instructions, r->kills, r->thinned, r->astray,
-                   r->violations, r->seconds, r->done ? "" : " NOT FINISHED");
+            printf("%3zu %s: %zu paths, %zu instructions, at most %zu of them and %zu system calls in "
+                   "locks at a stretch, %zu kills, %zu thinned, %zu astray, %zu violations, %.1f s%s\n",
+                   i, text, r->paths, r->instructions, r->section, r->section_calls, r->kills,
+                   r->thinned, r->astray, r->violations, r->seconds,
+                   r->done ? "" : " NOT FINISHED");
         for (size_t n = 0; n < r->violations && n < VIOLATIONS_KEPT; n++)
             print_violation(&r->first[n], context_at(i));
     }

@@ -425,6 +425,24 @@ static void kill_along(struct sweep *sweep, const struct course *course, const s
     }
 }
 
+/* ---- How long others are kept out --------------------------------------------------------------------- */
+
+/* The longest stay in locks, from the first one that is taken to the last one that is free again. */
+static void measure_sections(const struct path *path, struct result *result)
+{
+    size_t length = 0;
+    size_t calls = 0;
+    for (size_t i = 0; i < path->count; i++) {
+        const struct step *step = &path->step[i];
+        length = step->inside ? length + 1 : 0;
+        calls = step->inside ? calls + ((step->marks & MARK_CALL) != 0) : 0;
+        if (length > result->section) {
+            result->section = length;
+            result->section_calls = calls;
+        }
+    }
+}
+
 /* ---- A context ------------------------------------------------------------------------------------------------ */
 
 static bool record_course(struct sweep *sweep, const struct course *course, unsigned which,
@@ -471,6 +489,7 @@ void sweep_context(const struct context *context, const char *name, const struct
     stage_clear(&sweep.stage);
     if (!record_course(&sweep, &course, context->dead ? SECOND : VICTIM, nested ? &outer : &path))
         goto over;
+    measure_sections(nested ? &outer : &path, result);
     if (!nested)
         kill_along(&sweep, &course, &path, extent->stride, 0);
     if (context->dead && !extent->nested_pollers &&

@@ -26,6 +26,8 @@ struct result {
     bool done;
     size_t paths;        /* recorded: more than one where another death, or a meeting, is swept, too */
     size_t instructions; /* along them */
+    size_t section;      /* of those of the plain path the most that one stay in locks took */
+    size_t section_calls; /* and the system calls of that stay */
     size_t kills;
     size_t thinned;      /* repetitions in loops and string instructions that were left out */
     size_t again;        /* left out: the same instruction in the same state, on another path */

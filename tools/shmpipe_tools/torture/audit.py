@@ -5,7 +5,6 @@ a reader that died in its call.  Nothing was read twice, nothing that nobody wro
 nothing out of its writer's order.
 """
 
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -164,27 +163,31 @@ class Audit:
                 yield f"record {book.begun} of writer {writer} (dead) was written in part: {there}"
 
     def _lost(self, missing: set[Cell], seen: set[Cell]) -> Iterator[str]:
-        """What nobody logged must have died with somebody, and within what his call could take."""
-        lost = frozenset(missing)
-        held = Counter(cell for hand in self.hands for cell in hand.cells or ())
+        """What nobody logged must have died with somebody, and within what his call could take.
+
+        A reader takes from the front.  What it copied behind a cell that somebody read after it, it
+        did not take: the next one did, who is known, or is dead and has it in a hand of his own.
+        """
         blind = 0
+        behind: set[Cell] = set()
         for hand in self.hands:
             if hand.cells is None:
                 blind += hand.size // (1 if self.records.packets else self.records.cell)
                 continue
-            left = False
-            for cell in hand.cells:
-                # Neither seen nor lost: of a record that its writer did not finish.
-                left |= cell in seen
-                # One that was in two hands may have been consumed by the other one.
-                if left and cell in lost and held[cell] == 1:
-                    yield f"a dead reader took {_name(cell)}, but not what was in front of it"
-            self.in_hand += len(missing.intersection(hand.cells))
-            missing.difference_update(hand.cells)
+            # Neither seen nor lost: of a record that its writer did not finish.
+            first_seen = next((i for i, cell in enumerate(hand.cells) if cell in seen), None)
+            taken = hand.cells[:first_seen]
+            behind.update(hand.cells[len(taken) :])
+            self.in_hand += len(missing.intersection(taken))
+            missing.difference_update(taken)
         if self.records.packets:
             blind = sum(hand.cells is None for hand in self.hands)
         if len(missing) > blind:
-            some = ", ".join(_name(cell) for cell in sorted(missing)[:8])
+            some = ", ".join(
+                _name(cell)
+                + " (a dead reader had it, but not what was in front of it)" * (cell in behind)
+                for cell in sorted(missing)[:8]
+            )
             yield f"{len(missing)} cells are lost, {blind} may have died with readers: {some}"
         self.in_hand += min(len(missing), blind)
 
