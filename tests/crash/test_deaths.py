@@ -238,7 +238,7 @@ children = [forked(victim), forked(rival)]
 try:
     reader = shmpipe.open(name, "r")
     torn = 0
-    until = time.monotonic() + 8
+    until = time.monotonic() + 5
     while time.monotonic() < until and not torn:
         message = reader.read(4096)
         torn += message.count(message[:1]) != 4096

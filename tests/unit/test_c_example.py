@@ -19,12 +19,12 @@ DATA = random.Random(1).randbytes(3_000_001)  # many times the capacity, and no 
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with libshmpipe.a and the example programs, newly built."""
-    compiler = shutil.which(os.environ.get("CC") or "cc") or shutil.which("gcc")
+def built() -> Path:
+    """The directory with libshmpipe.a and the example programs, as `make cbits` builds them."""
+    compiler = shutil.which(os.environ.get("CC") or "gcc") or shutil.which("cc")
     if compiler is None or shutil.which("make") is None:
         pytest.skip("no C compiler or no make: the C examples are not tested")
-    build = tmp_path_factory.mktemp("cbits")
+    build = ROOT / "cbits/build" / Path(compiler).name
     command = ["make", "-s", "-j2", "-C", str(ROOT / "cbits"), f"CC={compiler}", f"BUILD={build}"]
     # A make around us would lend us its job slots, which subprocess does not pass on.
     environment = {key: value for key, value in os.environ.items() if "MAKE" not in key}

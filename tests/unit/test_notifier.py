@@ -405,11 +405,11 @@ def test_signals_are_for_the_others(stack: ExitStack) -> None:
 def test_the_thread_comes_with_the_first_and_goes_with_the_last(stack: ExitStack) -> None:
     reader, writer = pipe(stack)
     for _ in range(50):
-        assert len(tasks()) == 1
         with reader.notifier(), writer.notifier():
             assert len(tasks()) == 2
             writer.write(b"x")
-        assert len(tasks()) == 1
+        while len(tasks()) > 1:  # who has been joined is listed until the kernel has put it away
+            os.sched_yield()
 
 
 def test_it_costs_nothing_while_idle(stack: ExitStack) -> None:

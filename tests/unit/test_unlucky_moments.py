@@ -69,7 +69,7 @@ class Interrupt(Exception): pass
 def handler(*_): raise Interrupt
 signal.signal(signal.SIGALRM, handler)
 leaks = 0
-until = time.monotonic() + 5
+until = time.monotonic() + 3
 while time.monotonic() < until and not leaks:
     try: r, w = shmpipe.pipe()
     except Interrupt: continue

@@ -123,7 +123,7 @@ MUTANTS = [
     Mutant(
         "who gains the other side stays introduced in the entry",
         "live.c",
-        "        atomic_fetch_and(&live->seg->holders[live->index].introduced, ~others);\n",
+        "        atomic_fetch_and(&h->introduced, ~others);\n",
         "        ;\n",
         "test_gain",
     ),
@@ -408,7 +408,7 @@ MUTANTS = [
     Mutant(
         "a new attachment renews the record for itself alone",
         "attach.c",
-        "pipe->next->live.record_seq != pipe->live.record_seq",
+        "load_relaxed(&pipe->next->live.record_seq) != load_relaxed(&pipe->live.record_seq)",
         "false",
         "test_live",
     ),
@@ -931,8 +931,8 @@ MUTANTS = [
     Mutant(
         "whose handler raises keeps the wake",
         "block.c",
-        "                if (woken == SHMP_WOKEN) /* perhaps",
-        "                if (false) /* perhaps",
+        "                if (woken == SHMP_WOKEN) /* as above",
+        "                if (false) /* as above",
         "passes_the_wake",
     ),
     Mutant(

@@ -63,7 +63,7 @@ static struct options parse(int argc, char **argv)
 {
     struct options o = {.extent = {.stride = 128,
                                    .nested_stride = 128,
-                                   .nested_points = 4,
+                                   .nested_points = 8,
                                    .only = -1,
                                    .most = 8},
                         .number = -1};
