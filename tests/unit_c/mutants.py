@@ -209,7 +209,10 @@ MUTANTS = [
         "who could go on, but was too late, takes that for the end",
         "block.c",
         "    return ready(h, side) ? CAN_GO_ON : MUST_SLEEP;",
-        "    return !ready(h, side) ? MUST_SLEEP : ready(h, side) ? CAN_GO_ON : IS_ALONE;",
+        "    for (volatile int i = 0; i < 20000; i++)\n        ;\n"
+        "    if (!ready(h, side))\n        return MUST_SLEEP;\n"
+        "    for (volatile int i = 0; i < 20000; i++)\n        ;\n"
+        "    return ready(h, side) ? CAN_GO_ON : IS_ALONE;",
         "test_end",
     ),
     Mutant(
@@ -350,8 +353,8 @@ MUTANTS = [
     Mutant(
         "a marked life word alone proves death",
         "live.c",
-        "        found != F_UNLCK)\n        return false;",
-        "        false)\n        return false;",
+        "        *found = lock.l_type;",
+        "        (void)lock.l_type;",
         "test_live",
         labels="D2",
     ),

@@ -170,6 +170,10 @@ TEST(a_thread_that_ended_marks_the_word_and_proves_nothing)
     if (child == 0) {
         CHECK(life_is_marked(0));
         CHECK(!is_dead(0)); /* the record lock says that the process lives */
+        uint32_t pid = load_relaxed(&holder(0)->pid);
+        store_relaxed(&holder(0)->pid, 0x7fffffff); /* and that alone, from another PID namespace */
+        CHECK(!is_dead(0));
+        store_relaxed(&holder(0)->pid, pid);
         CHECK(!shmp_holder_reap(live(), 0));
         unit_pass(looked);
         unit_await(renewed);
@@ -199,9 +203,10 @@ TEST(a_thread_that_ended_marks_the_word_and_proves_nothing)
 
 /* ---- Places ------------------------------------------------------------------------------- */
 
+static shmp_end *pipes[SHMP_RECORD_PLACES + 3][2];
+
 TEST(each_pipe_has_words_of_its_own_while_there_are_any)
 {
-    static shmp_end *pipes[SHMP_RECORD_PLACES + 3][2];
     bool seen[SHMP_RECORD_PLACES] = {false};
     unsigned common = 0;
     for (unsigned i = 0; i < SHMP_RECORD_PLACES + 3; i++) {
@@ -234,6 +239,28 @@ static bool call_is_watched(uint32_t index)
     return watched;
 }
 
+/* Its words are among the first that the kernel comes to, and the common ones are far away from there. */
+#define OTHERS 60
+
+static void *make_others(void *argument)
+{
+    for (int i = 0; i < OTHERS; i++)
+        CHECK_EQ(shmp_pipe2(pipes[i], O_CLOEXEC), 0);
+    return argument;
+}
+
+static void *make_after_others(void *argument)
+{
+    return make_in_thread(make_others(argument));
+}
+
+static void close_others(void)
+{
+    for (int i = 0; i < OTHERS; i++)
+        for (int j = 0; j < 2; j++)
+            CHECK_EQ(shmp_close(pipes[i][j]), 0);
+}
+
 static _Atomic(struct shmp_peer *) renewed;
 
 static void *renew_and_end(void *argument)
@@ -255,7 +282,7 @@ TEST(no_mark_is_written_over)
     unsigned stale = 0;
     unsigned rounds = unit_rounds(1000);
     uint64_t end = shmp_now_ns() + ROUNDS_NS;
-    CHECK_EQ(pthread_create(&thread, NULL, make_in_thread, NULL), 0);
+    CHECK_EQ(pthread_create(&thread, NULL, make_after_others, NULL), 0);
     CHECK_EQ(pthread_join(thread, NULL), 0);
     for (unsigned i = 0; (i < rounds && shmp_now_ns() < end) || stale == 0 || early == 0; i++) {
         struct shmp_call call;
@@ -276,6 +303,7 @@ TEST(no_mark_is_written_over)
         early += !told;
     }
     close_pipe();
+    close_others();
 }
 
 /* ---- Renewals beside other threads and other pipes ------------------------------------------ */
@@ -313,6 +341,9 @@ TEST(the_kernel_goes_through_all_words_of_a_record_that_is_renewed)
     unsigned rounds = unit_rounds(2000);
     uint64_t end = shmp_now_ns() + ROUNDS_NS;
     behind = unit_shared(sizeof *behind);
+    /* Words that name the thread take the kernel longer. */
+    CHECK_EQ(pthread_create(&ends_now, NULL, make_others, NULL), 0);
+    CHECK_EQ(pthread_join(ends_now, NULL), 0);
     for (unsigned i = 0; i < rounds && shmp_now_ns() < end; i++) {
         pthread_mutex_init(behind, &robust);
         store_seq_cst(&renewed_seq, 0);
@@ -326,6 +357,7 @@ TEST(the_kernel_goes_through_all_words_of_a_record_that_is_renewed)
         pthread_mutex_unlock(behind);
     }
     munmap(behind, sizeof *behind);
+    close_others();
 }
 
 TEST(a_new_attachment_renews_the_record_for_all_pipes)
@@ -342,7 +374,6 @@ TEST(a_new_attachment_renews_the_record_for_all_pipes)
     close_pipe();
 }
 
-static shmp_end *others[SHMP_RECORD_PLACES][2];
 static int are_made;
 static int may_end;
 static _Atomic pid_t reader_task;
@@ -350,7 +381,7 @@ static _Atomic pid_t reader_task;
 static void *fill_the_places(void *argument)
 {
     for (unsigned i = 0; i < SHMP_RECORD_PLACES; i++)
-        CHECK_EQ(shmp_pipe2(others[i], O_CLOEXEC), 0);
+        CHECK_EQ(shmp_pipe2(pipes[i], O_CLOEXEC), 0);
     make_pipe(O_CLOEXEC);
     unit_pass(are_made);
     unit_await(may_end);
@@ -389,8 +420,8 @@ TEST(a_renewal_beside_another_threads_call_loses_none)
     CHECK_EQ(pthread_create(&maker, NULL, fill_the_places, NULL), 0);
     unit_await(are_made);
     begin_to_read(&reader);
-    CHECK_EQ(shmp_close(others[3][0]), 0);
-    CHECK_EQ(shmp_close(others[3][1]), 0);
+    CHECK_EQ(shmp_close(pipes[3][0]), 0);
+    CHECK_EQ(shmp_close(pipes[3][1]), 0);
     unit_pass(may_end);
     CHECK_EQ(pthread_join(maker, NULL), 0);
     shmp_renew();
@@ -403,7 +434,7 @@ TEST(a_renewal_beside_another_threads_call_loses_none)
     close_pipe();
     for (unsigned i = 0; i < SHMP_RECORD_PLACES; i++)
         for (int j = 0; j < 2 && i != 3; j++)
-            CHECK_EQ(shmp_close(others[i][j]), 0);
+            CHECK_EQ(shmp_close(pipes[i][j]), 0);
     close(are_made);
     close(may_end);
 }
