@@ -115,9 +115,9 @@ def of_the_model(model: Path) -> list[Killer]:
     return [Killer(title, "the model", split(labels)) for title, labels in rows]
 
 
-def mutants() -> list[Any]:
-    """Those of tests/unit_c/mutants.py, which is a program and no module."""
-    spec = importlib.util.spec_from_file_location("unit_c_mutants", MUTANTS)
+def mutants(program: Path = MUTANTS) -> list[Any]:
+    """Those of a program that breaks the core, which is no module."""
+    spec = importlib.util.spec_from_file_location(f"mutants of {program.parent.name}", program)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
