@@ -76,8 +76,10 @@ MUTANTS = [
     Mutant(
         "a resize is no call: sleeping writers do not hear of its death",
         "capacity.c",
-        "    if (shmp_record_enter_call())\n        shmp_renew();\n",
-        "",
+        "    if (shmp_live_enter_call(&end->pipe->live, &call))\n        shmp_renew();\n"
+        "    long r = set_capacity(end, shmp_slots_for(wanted));\n"
+        "    shmp_live_leave_call(&call);\n    return r;\n",
+        "    (void)call;\n    return set_capacity(end, shmp_slots_for(wanted));\n",
         "grow to 8 slots, full",
     ),
     Mutant(
@@ -144,8 +146,8 @@ MUTANTS = [
     Mutant(
         "nobody is told that a process has a fresh record",
         "record.c",
-        "                wake_call_words(self);\n",
-        "",
+        "SHMP_WORD_CALL), INT_MAX);\n",  # by the call itself, and by the renewal
+        "SHMP_WORD_CALL) + 1, INT_MAX);\n",
         "grow to 8 slots after its thread's end",
     ),
     Mutant(
@@ -172,9 +174,8 @@ MUTANTS = [
     Mutant(
         "a name in the making can be opened before its FIFO is there",
         "fifo.c",
-        "    r = make_fifo(path.text, object.st_mode & 0777, &fifo);\n",
-        "    shmp_seg_publish(fd, 0, 0);\n"
-        "    r = make_fifo(path.text, object.st_mode & 0777, &fifo);\n",
+        "    r = make_fifo(path.text, mode, &fifo);\n",
+        "    shmp_seg_publish(fd, 0, 0);\n    r = make_fifo(path.text, mode, &fifo);\n",
         "mkfifo",
     ),
     Mutant(
