@@ -21,9 +21,14 @@ static bool is_stale(uint64_t now)
     return shmp_on_tick != NULL && now - looked_ns >= FRESH_NS;
 }
 
-static bool tick_raises(void)
+void shmp_looked_now(void)
 {
     looked_ns = shmp_now_ns();
+}
+
+static bool tick_raises(void)
+{
+    shmp_looked_now();
     return shmp_on_tick() < 0;
 }
 
@@ -326,7 +331,7 @@ static int wait_side(struct shmp_end *end, int side, bool any_handler, uint64_t 
             return r;
         first = false;
     }
-    for (;; first = false) {
+    for (;;) {
         if (!first && (r = wait_for_the_lock(end, side)) < 0)
             return r;
         /* Announce, then gather whom to watch, then look: a holder that attaches after the
@@ -358,6 +363,7 @@ static int wait_side(struct shmp_end *end, int side, bool any_handler, uint64_t 
             return -EINTR;
         }
         fetch_add_relaxed(side == SHMP_SIDE_READERS ? &h->r.sleeps : &h->w.sleeps, 1);
+        first = false;
         enum shmp_woken woken = shmp_watch_sleep(&watch, shmp_queue_word(queue), epoch, 0, &pace);
         bool go_on = ready(h, side);
         uint64_t now = shmp_now_ns();

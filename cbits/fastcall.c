@@ -63,6 +63,7 @@ static int on_tick(void)
     PyGILState_STATE state = PyGILState_Ensure();
     bool outer = in_cffi_call; /* a handler may make fast calls of its own */
     in_cffi_call = false;
+    shmp_looked_now(); /* to get here may have taken milliseconds */
     int r = PyErr_CheckSignals();
     in_cffi_call = outer;
     if (r < 0 && in_cffi_call)
@@ -169,7 +170,7 @@ static ssize_t run_blocking(PyObject *self, struct shmp_end *end, struct shmp_tr
             break;
         /* A handler that came while we spun would else wait for the sleep to end.  It may
          * fork: the hold is this thread's, and the child keeps it. */
-        op->looked = shmp_now_ns(); /* before: a handler may take its time */
+        op->looked = shmp_now_ns();
         if (PyErr_CheckSignals() < 0) {
             r = -EINTR;
             break;
@@ -333,6 +334,7 @@ static ssize_t wait_readable(PyObject *self, struct shmp_end *end, struct shmp_c
         PyEval_RestoreThread(saved);
     }
     while (!spun && r == 0) {
+        uint64_t looked = shmp_now_ns(); /* before: a handler may take its time */
         if (PyErr_CheckSignals() < 0) {
             r = -EINTR;
             break;
@@ -340,7 +342,7 @@ static ssize_t wait_readable(PyObject *self, struct shmp_end *end, struct shmp_c
         if (call->live == NULL && shmp_live_enter_call(&end->pipe->live, call))
             shmp_renew(); /* the caller leaves it */
         saved = PyEval_SaveThread();
-        r = shmp_wait_side(end, SHMP_SIDE_READERS, false, true);
+        r = shmp_wait_side(end, SHMP_SIDE_READERS, false, looked);
         PyEval_RestoreThread(saved);
         if (r != -EINTR || !may_resume(self, end))
             break;

@@ -245,6 +245,8 @@ int shmp_wait_for_turn(struct shmp_end *end, int side, struct shmp_turn *turn, b
  * ends the wait with -EINTR.  A signal that came after the binding's last look is noticed here
  * (H50). */
 extern int (*shmp_on_tick)(void);
+/* By that function, when it looks: to get to the interpreter takes longer than a look is fresh. */
+void shmp_looked_now(void);
 
 /* ---- arm.c: readiness for who tries first and then sleeps --------------------------- */
 

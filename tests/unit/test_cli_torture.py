@@ -181,7 +181,7 @@ class Books:
         for place, number in enumerate(ids):
             self.board.log(0)[place] = number
         self.board.set(0, Word.LOGGED, len(ids))
-        audit = Audit(RECORDS, 1)
+        audit = Audit(RECORDS, 1, 128)
         audit.hands += hands
         audit.close_books(self.board, 1)
         return list(audit.findings(self.board, range(1)))
@@ -240,6 +240,12 @@ def test_what_a_dead_hand_had_copied_may_be_in_the_next_ones(books: Books) -> No
     assert books.findings(books.ids[:-1], copied, Hand(None, 64)) == []
     assert books.findings(books.ids[:-1], copied, Hand([last], 64)) == []
     assert "in front" in books.findings(books.ids[:-1], copied, copied)[0]
+
+
+def test_no_read_takes_more_than_there_can_be(books: Books) -> None:
+    assert len(books.ids) > 3
+    assert books.findings(books.ids[:-2], Hand(None, 64 * len(books.ids))) == []
+    assert "3 cells are lost" in books.findings(books.ids[:-3], Hand(None, 64 * 9))[0]
 
 
 def test_what_lay_in_front_may_be_of_a_writer_that_died(books: Books) -> None:

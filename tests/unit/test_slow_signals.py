@@ -177,6 +177,52 @@ print(lib.shmp_on_tick == lib.shmpy_tick)
     assert done.stdout.split() == ["False" if fast else "True"]
 
 
+def test_a_fast_call_that_has_just_looked_sleeps_without_another_look() -> None:
+    """A look takes the interpreter lock.  Each call slept at least once without one (and may be
+    kept from running now and then for longer than a look is fresh).
+    """
+    program = """
+import os, shmpipe, time
+from shmpipe._native import ffi, lib
+looks = 0
+@ffi.callback("int(void)")
+def look():
+    global looks
+    looks += 1
+    return 0
+r, w = shmpipe.pipe()
+child = os.fork()
+if child == 0:
+    while True:
+        while w.stat().read_waiters == 0: os.sched_yield()
+        until = time.monotonic() + 0.001  # no dialogue, in which nobody looks
+        while time.monotonic() < until: pass
+        w.write(b"x")
+lib.shmp_on_tick = look
+for call in (r.read, lambda n: r.readinto(bytearray(n)), lambda n: r.readv([bytearray(n)])):
+    least = 99
+    slept = 0
+    while slept < 20:
+        before, looks = r.stat().read_sleeps, 0
+        call(1)
+        if r.stat().read_sleeps > before:
+            slept += 1
+            least = min(least, looks)
+    print(least)
+os.kill(child, 9)
+os.waitpid(child, 0)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        stdout=subprocess.PIPE,
+        env={name: value for name, value in os.environ.items() if name != "SHMPIPE_NO_FASTCALL"},
+        timeout=50,
+        text=True,
+    )
+    if sys.implementation.name == "cpython":
+        assert done.stdout.split() == ["0"] * 3
+
+
 def test_sizes_and_buffers() -> None:
     """Beyond what tests/stdlib compares: the limits, and a buffer that is free after an error."""
     program = """

@@ -137,24 +137,36 @@ def board() -> Iterator[Board]:
     made.close()
 
 
-def late(board: Board, *, seconds: float, waited: float) -> list[str]:
+@pytest.fixture
+def late(board: Board, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
     """The findings about one that saw the end so late and was ready without a processor so long."""
-    survivors = Survivors(board, [0], "the end")
-    survivors.look(is_due=False)
-    board.set(0, Word.ENDED_AT, monotonic_ns() + int(seconds * SECOND))
-    board.set(0, Word.WAITED, procfs.waited_for_cpu(os.getpid()) + int(waited * SECOND))
-    survivors.look(is_due=True)
-    return list(survivors.findings())
+
+    def findings(*, seconds: float, waited: float) -> list[str]:
+        clock = 0
+        monkeypatch.setattr(lateness, "waited_for_cpu", lambda _pid: clock)
+        board.set(0, Word.ENDED_AT, 0)
+        survivors = Survivors(board, [0], "the end")
+        survivors.look(is_due=False)
+        assert survivors.waiting == {0}
+        board.set(0, Word.ENDED_AT, monotonic_ns() + int(seconds * SECOND))
+        clock = int(waited * SECOND)
+        survivors.look(is_due=True)
+        clock += 9 * SECOND  # what comes after the end excuses nobody
+        survivors.look(is_due=True)
+        assert survivors.waiting == set()
+        return list(survivors.findings())
+
+    return findings
 
 
-def test_a_second_is_the_limit(board: Board) -> None:
-    assert late(board, seconds=0.9, waited=0) == []
-    assert "the end 1.1" in late(board, seconds=1.15, waited=0)[0]
+def test_a_second_is_the_limit(late: Callable[..., list[str]]) -> None:
+    assert late(seconds=0.9, waited=0) == []
+    assert "the end 1.1" in late(seconds=1.15, waited=0)[0]
 
 
-def test_what_the_machine_took_is_not_the_pipes(board: Board) -> None:
-    assert late(board, seconds=1.5, waited=0.7) == []
-    assert late(board, seconds=1.9, waited=0.7) != []
+def test_what_the_machine_took_is_not_the_pipes(late: Callable[..., list[str]]) -> None:
+    assert late(seconds=1.5, waited=0.7) == []
+    assert late(seconds=1.9, waited=0.7) != []
 
 
 class Machine:
@@ -196,7 +208,7 @@ def test_a_machine_that_stood_still_is_no_hang(machine: Machine) -> None:
 def test_who_is_ready_only_waits_for_a_processor_but_not_for_ever(machine: Machine) -> None:
     patience = Patience(5, lambda: [1])
     machine.state = "R"
-    assert not machine.looks(patience, 2000, 0.01)
+    assert not machine.looks(patience, 1000, 0.01)
     machine.state = "S"
     assert machine.looks(patience, 1, 0.01)
     machine.state = "R"

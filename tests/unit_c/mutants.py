@@ -1041,6 +1041,13 @@ MUTANTS = [
         labels="C1",
     ),
     Mutant(
+        "who sleeps on a call word of the old record is not told of a fresh one",
+        "record.c",
+        "SHMP_WORD_CALL), INT_MAX);\n    }\n    unmap_when_done(record);",
+        "SHMP_WORD_CALL) + 1, INT_MAX);\n    }\n    unmap_when_done(record);",
+        "test_live",
+    ),
+    Mutant(
         "a fresh record is not announced",
         "live.c",
         "    store_release(&h->record_seq, load_relaxed(&h->record_seq) + 1);",

@@ -360,6 +360,55 @@ TEST(the_kernel_goes_through_all_words_of_a_record_that_is_renewed)
     close_others();
 }
 
+static void *sleep_on_the_call(void *argument)
+{
+    struct shmp_peer *peer = argument;
+    const _Atomic uint32_t *word = shmp_peer_word(peer, SHMP_WORD_CALL);
+    uint32_t value = load_seq_cst(word);
+    struct timespec until = shmp_timespec(shmp_now_ns() + 5 * ROUNDS_NS);
+    if (value != 0 && !shmp_life_is_marked(value))
+        CHECK(shmp_sys.futex_wait((const void *)word, value, &until) != -ETIMEDOUT);
+    return argument;
+}
+
+static void *renew_when_stale(void *argument)
+{
+    uint32_t seq = load_relaxed(&live()->record_seq);
+    while (shmp_record_is_fresh(seq))
+        cpu_relax();
+    shmp_live_renew(live());
+    return argument;
+}
+
+/* A call word that a renewal marks before the kernel comes to it: the kernel wakes nobody then. */
+TEST(a_renewal_tells_who_sleeps_on_a_call_that_the_kernel_has_not_come_to)
+{
+    pthread_t ends_now;
+    pthread_t renews;
+    pthread_t sleeper;
+    struct shmp_call call;
+    struct shmp_peer *peer;
+    unsigned rounds = unit_rounds(1000);
+    uint64_t end = shmp_now_ns() + ROUNDS_NS;
+    CHECK_EQ(pthread_create(&ends_now, NULL, make_after_others, NULL), 0);
+    CHECK_EQ(pthread_join(ends_now, NULL), 0);
+    shmp_live_enter_call(live(), &call);
+    for (unsigned i = 0; i < rounds && shmp_now_ns() < end; i++) {
+        CHECK_EQ(pthread_create(&ends_now, NULL, renew_and_end, NULL), 0);
+        UNTIL((peer = load_seq_cst(&renewed)) != NULL);
+        CHECK_EQ(pthread_create(&sleeper, NULL, sleep_on_the_call, peer), 0);
+        CHECK_EQ(pthread_create(&renews, NULL, renew_when_stale, NULL), 0);
+        CHECK_EQ(pthread_join(ends_now, NULL), 0);
+        CHECK_EQ(pthread_join(renews, NULL), 0);
+        CHECK_EQ(pthread_join(sleeper, NULL), 0);
+        shmp_peer_put(peer);
+        store_seq_cst(&renewed, NULL);
+    }
+    shmp_live_leave_call(&call);
+    close_pipe();
+    close_others();
+}
+
 TEST(a_new_attachment_renews_the_record_for_all_pipes)
 {
     shmp_end *others[2];

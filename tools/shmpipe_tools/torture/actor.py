@@ -29,8 +29,7 @@ from shmpipe_tools.torture.board import (
 )
 from shmpipe_tools.torture.faults import Fault
 from shmpipe_tools.torture.pipes import AnyEnd, Pipe
-from shmpipe_tools.torture.plan import Episode
-from shmpipe_tools.torture.procfs import waited_for_cpu
+from shmpipe_tools.torture.plan import RESIZES, Episode
 from shmpipe_tools.torture.stressor import stressors
 
 EXIT_FAILED = 70
@@ -318,7 +317,7 @@ class Actor:
         self.begin(Call.RESIZE, 0)
         # Busy: more is in it than the new capacity holds (CP-6).
         with contextlib.suppress(OSError):
-            self.end.capacity = self.rng.choice((4096, 8192, 65536, 2 * 65536))
+            self.end.capacity = self.rng.choice(RESIZES)
         self.state[Word.CALL] = Call.NONE
 
     # -- Waiting, and the end
@@ -337,7 +336,6 @@ class Actor:
         # are still to see it.
         while self.board.phase != Phase.CURTAIN:
             time.sleep(_BOW_SECONDS)
-        self.state[Word.WAITED] = waited_for_cpu(os.getpid())
         raise SystemExit(0)
 
 

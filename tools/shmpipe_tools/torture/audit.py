@@ -37,6 +37,7 @@ class Audit:
 
     records: Records
     readers: int  # one reader sees the whole order
+    capacity: int  # no read takes more (RD-2)
     books: dict[int, Books] = field(default_factory=dict)  # at the muster: the pipe was empty
     hands: list[Hand] = field(default_factory=list)
     cells: int = 0
@@ -172,7 +173,8 @@ class Audit:
         behind: set[Cell] = set()
         for hand in self.hands:
             if hand.cells is None:
-                blind += hand.size // (1 if self.records.packets else self.records.cell)
+                most = min(hand.size, self.capacity) // self.records.cell
+                blind += 1 if self.records.packets else most
                 continue
             # Neither seen nor lost: of a record that its writer did not finish.
             first_seen = next((i for i, cell in enumerate(hand.cells) if cell in seen), None)
@@ -180,8 +182,6 @@ class Audit:
             behind.update(hand.cells[len(taken) :])
             self.in_hand += len(missing.intersection(taken))
             missing.difference_update(taken)
-        if self.records.packets:
-            blind = sum(hand.cells is None for hand in self.hands)
         if len(missing) > blind:
             some = ", ".join(
                 _name(cell)

@@ -65,7 +65,6 @@ class Word(IntEnum):
     FAILED = 13  # 1: it died of an exception, which is in the errors
     LEFT = 14  # 1: it goes of its own will
     UNDERSTUDY = 15  # 1: its child may be at the pipe
-    WAITED = 16  # when it saw the end: nanoseconds that it had been ready without a processor
 
 
 class Log(IntEnum):
@@ -228,6 +227,10 @@ class Board:
         """Where a slot's readers read to."""
         start = self._hands + slot * HAND_BYTES
         return self._bytes[start : start + HAND_BYTES]
+
+    def clear_hand(self, slot: int) -> None:
+        """For the next reader: what another one left there is nobody's any more."""
+        self.hand(slot)[:] = bytes(HAND_BYTES)
 
     # -- Counters: one row for each process that counts
 

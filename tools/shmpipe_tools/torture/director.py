@@ -23,7 +23,7 @@ from shmpipe_tools.torture.stressor import stressors
 
 # An episode takes seconds at most, and a zygote gives up waiting by itself: this is for when the
 # zygote itself hangs.
-SILENCE_SECONDS = 120.0
+SILENCE_SECONDS = 240.0
 END_SECONDS = 30.0
 # Findings of one run that are kept; there is no need for the thousandth.
 MOST_FINDINGS = 20

@@ -35,7 +35,7 @@ from shmpipe_tools.torture.procfs import state_of, waited_for_cpu
 # A turn of the zygote takes a few milliseconds; in one that takes longer it did not run.
 _GAP_SECONDS = 0.05
 # So many limits long somebody may be found ready, each time we look: then he spins.
-_SPINS = 6
+_SPINS = 3
 
 
 class Looks:
@@ -76,17 +76,18 @@ class Survivors:
     """Those who are to see an end: made before its cause, looked at again and again after it."""
 
     def __init__(self, board: Board, slots: list[int], what: str) -> None:
+        self.waiting = set(slots)  # who has not been seen to have seen the end
         self._board = board
         self._what = what
-        self._waited = {slot: waited_for_cpu(board.get(slot, Word.PID)) for slot in slots}
+        self._slots = slots
+        self._before = {slot: self._waited(slot) for slot in slots}
+        self._taken = [0.0]
         self._looked = monotonic_ns()
         self._due = 0
         self._stood_still = 0.0
 
-    @property
-    def waiting(self) -> set[int]:
-        """The slots of those who have not seen the end."""
-        return {slot for slot in self._waited if not self._board.get(slot, Word.ENDED_AT)}
+    def _waited(self, slot: int) -> int:
+        return waited_for_cpu(self._board.get(slot, Word.PID))
 
     def look(self, *, is_due: bool) -> None:
         """One turn of the zygote.  is_due: whether the last peer is gone."""
@@ -96,14 +97,15 @@ class Survivors:
         self._looked = now
         if is_due and not self._due:
             self._due = now
+        for slot in [each for each in self.waiting if self._board.get(each, Word.ENDED_AT)]:
+            self.waiting.remove(slot)
+            self._taken.append((self._waited(slot) - self._before[slot]) / 1e9)
 
     def findings(self) -> Iterator[str]:
         """Who was late, when all of them have ended."""
-        board = self._board
-        waits = [board.get(slot, Word.WAITED) - before for slot, before in self._waited.items()]
-        taken = max([self._stood_still, *(wait / 1e9 for wait in waits)])
-        for slot in self._waited:
-            delay = (board.get(slot, Word.ENDED_AT) - self._due) / 1e9
+        taken = max(self._stood_still, *self._taken)
+        for slot in self._slots:
+            delay = (self._board.get(slot, Word.ENDED_AT) - self._due) / 1e9
             if delay - taken > HARD_LIMIT:
                 yield (
                     f"slot {slot} saw {self._what} {delay:.3f} s after the last peer was gone, "

@@ -17,6 +17,7 @@ FINALS = ("eof", "epipe", "leave", "massacre", "silence")
 # its delays stand beside ours.
 CONTROL_EVERY = 8
 
+RESIZES = (4096, 8192, 65536, 2 * 65536)
 _STARTS = (0, 0, 2**32 - 3, 2**31 - 3, 2**32 - 40)
 
 
@@ -49,6 +50,11 @@ class Episode:
     def records(self) -> Records:
         """How its records look."""
         return Records(self.packets, self.cell, self.most)
+
+    @property
+    def most_bytes(self) -> int:
+        """What can be in the pipe."""
+        return max(self.capacity, *RESIZES) if self.resizes else self.capacity
 
     def as_json(self) -> dict[str, Any]:
         """For reports."""

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 # What is only on its way passes in that time.
 _SETTLES_SECONDS = 5.0
 _NAP_SECONDS = 0.005
-_HEARD_SECONDS = 10.0  # a tick of 100 ms, and a machine that stands still
+_HEARD_SECONDS = 5.0  # a tick of 100 ms, and a machine that stands still
 _SNAPSHOT_PROCESSES = 64  # it has no more of them; those behind are only counted
 _READERS_LOOKED_AT = 0x101  # poll_usage: for good, or until the next change
 

@@ -54,7 +54,7 @@ class Scene:
         self.board = board
         self.episode = episode
         self.pipe = pipe
-        self.audit = Audit(episode.records, episode.readers)
+        self.audit = Audit(episode.records, episode.readers, episode.most_bytes)
         self.rng = Random(f"{episode.seed}/scene")
         self.findings: list[str] = []
         self.kills = 0
@@ -113,6 +113,8 @@ class Scene:
                 state[word] = 0
             state[Word.LOGGED], state[Word.HANDLED] = logged, handled
             state[Word.WRITES] = int(writes)
+            if not writes:
+                board.clear_hand(each)
         board.set(slot, Word.INCARNATION, number)
         for each in (number, number + 1):
             board.incarnation(each)[Log.WRITES] = int(writes)
