@@ -109,10 +109,14 @@ enum shmp_record_word {
 struct shmp_record {
     uint64_t magic;
     uint32_t word_offset; /* of the futex word in each mutex: the C library's choice */
+    /* A bit for each place: calls of it sleep in other threads than the one that its words name.  Such a
+     * thread may be given a wake, and be killed, when the words have been marked already. */
+    _Atomic uint64_t apart[2];
     alignas(64) unsigned char
         mutexes[SHMP_RECORD_PLACES][SHMP_PLACE_WORDS][SHMP_MUTEX_BYTES];
 };
 _Static_assert(sizeof(struct shmp_record) <= SHMP_RECORD_BYTES, "a record holds its places");
+_Static_assert(SHMP_RECORD_PLACES <= 128, "a bit for each place");
 
 /* ---- Description table -------------------------------------------------------- */
 

@@ -10,6 +10,7 @@
 #include "atomic.h"
 #include "record.h"
 #include "sys.h"
+#include "wait.h"
 
 static long byte_lock(int fd, int command, short type, int64_t byte, short *found)
 {
@@ -54,7 +55,12 @@ bool shmp_live_enter_call(struct shmp_live *live, struct shmp_call *call)
 {
     *call = (struct shmp_call){.outer = calls, .live = live, .place = live->place};
     calls = call;
-    return shmp_record_enter_call(call->place);
+    bool first_apart;
+    bool stale = shmp_record_enter_call(call->place, &first_apart);
+    /* Who registered before it was said sleeps for good, and may be told by nobody (watch.h). */
+    if (first_apart)
+        shmp_broadcast(live->seg->header);
+    return stale;
 }
 
 void shmp_live_leave_call(struct shmp_call *call)
@@ -76,7 +82,8 @@ static void take_place(struct shmp_live *live)
         if (call->live == live) {
             shmp_record_leave_call(call->place);
             call->place = live->place;
-            shmp_record_enter_call(call->place);
+            bool first_apart; /* nobody watches us yet */
+            shmp_record_enter_call(call->place, &first_apart);
         }
 }
 
@@ -228,7 +235,8 @@ int shmp_live_fork_child(struct shmp_live *live)
     for (struct shmp_call *call = calls; call; call = call->outer)
         if (call->live == live) {
             call->place = live->place;
-            shmp_record_enter_call(call->place);
+            bool first_apart; /* there is no record yet */
+            shmp_record_enter_call(call->place, &first_apart);
         }
     return shmp_live_claim(live);
 }

@@ -133,6 +133,12 @@ static inline bool shmp_peer_is_common(const struct shmp_peer *peer)
 {
     return peer->place == SHMP_COMMON_PLACE;
 }
+/* Its calls sleep in threads that its words do not name: one that is killed may take a wake with it. */
+static inline bool shmp_peer_calls_apart(const struct shmp_peer *peer)
+{
+    return peer->record &&
+           ((load_seq_cst(&peer->record->apart[peer->place / 64]) >> (peer->place % 64)) & 1) != 0;
+}
 /* Not what the word reads while the process lives. */
 static inline bool shmp_life_is_marked(uint32_t value)
 {

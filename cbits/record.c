@@ -47,6 +47,8 @@ static struct shmp_record *self; /* NULL: none yet */
 static uint32_t self_locked;     /* what a word of ours reads while it is locked */
 static bool taken[SHMP_RECORD_PLACES];
 static unsigned calls[SHMP_RECORD_PLACES]; /* that sleep, or owe a hand-on */
+static bool apart[SHMP_RECORD_PLACES];     /* one of them was in another thread */
+static pthread_t self_thread;              /* whom the words name */
 static struct shmp_record *retired; /* replaced while the kernel was still marking it */
 static uint32_t last_taken; /* in turn: who slept there for another pipe has got up by then */
 
@@ -122,6 +124,15 @@ static void set_call_word(uint32_t place)
     store_seq_cst(own_word(self, place, SHMP_WORD_CALL), calls[place] != 0 ? self_locked : 0);
 }
 
+static void set_apart(uint32_t place)
+{
+    uint64_t bit = UINT64_C(1) << (place % 64);
+    if (apart[place])
+        fetch_or_seq_cst(&self->apart[place / 64], bit);
+    else
+        atomic_fetch_and(&self->apart[place / 64], ~bit);
+}
+
 static void set_place(uint32_t place)
 {
     uint32_t value = taken[place] || place == SHMP_COMMON_PLACE ? self_locked : 0;
@@ -129,6 +140,7 @@ static void set_place(uint32_t place)
     store_seq_cst(own_word(self, place, SHMP_WORD_RELAY), value);
     store_seq_cst(own_word(self, place, SHMP_WORD_LOCK), value);
     set_call_word(place);
+    set_apart(place);
 }
 
 static void wake_words(struct shmp_record *record, uint32_t place)
@@ -243,6 +255,7 @@ int shmp_record_self(struct shmp_record_id *id)
             self_id = fresh;
             self = record;
             self_locked = locked;
+            self_thread = pthread_self();
             for (uint32_t place = 0; place < SHMP_RECORD_PLACES; place++)
                 set_place(place);
         }
@@ -272,6 +285,7 @@ uint32_t shmp_record_take_place(void)
     if (place != SHMP_COMMON_PLACE) {
         taken[place] = true;
         calls[place] = 0;
+        apart[place] = false;
         /* Whoever still sleeps here for the pipe that had it would take the wake of our death. */
         wake_words(self, place);
         set_place(place);
@@ -285,7 +299,7 @@ void shmp_record_give_place(uint32_t place)
     if (place == SHMP_COMMON_PLACE)
         return;
     pthread_mutex_lock(&self_mutex);
-    taken[place] = false;
+    taken[place] = apart[place] = false;
     if (self) {
         set_place(place);
         /* A relay that knows us by several pipes sleeps on one word: on another's from now on. */
@@ -294,12 +308,19 @@ void shmp_record_give_place(uint32_t place)
     pthread_mutex_unlock(&self_mutex);
 }
 
-bool shmp_record_enter_call(uint32_t place)
+bool shmp_record_enter_call(uint32_t place, bool *first_apart)
 {
     pthread_mutex_lock(&self_mutex);
     if (calls[place]++ == 0 && self)
         set_call_word(place);
     bool stale = self != NULL && is_marked(self);
+    /* A stale one is renewed by this thread, if it can be. */
+    *first_apart = self != NULL && !stale && place != SHMP_COMMON_PLACE && !apart[place] &&
+                   !pthread_equal(self_thread, pthread_self());
+    if (*first_apart) {
+        apart[place] = true;
+        set_apart(place);
+    }
     /* Nobody would mark it at our death, and the record cannot always be renewed (EMFILE): look often. */
     if (stale && load_seq_cst(own_word(self, place, SHMP_WORD_CALL)) != FUTEX_OWNER_DIED_BIT) {
         store_seq_cst(own_word(self, place, SHMP_WORD_CALL), FUTEX_OWNER_DIED_BIT);
@@ -414,4 +435,5 @@ void shmp_record_fork_child(void)
     self = NULL;
     memset(taken, 0, sizeof taken);
     memset(calls, 0, sizeof calls);
+    memset(apart, 0, sizeof apart);
 }

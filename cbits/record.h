@@ -29,8 +29,10 @@ void shmp_record_give_place(uint32_t place);
 
 /* Around a call that sleeps, from before it registers until it has handed on: the place's call
  * word is locked.  They nest, over all threads.  true: the thread that made the record has ended,
- * and nobody would mark its words; the caller renews it (shmp_live_renew) before it sleeps. */
-bool shmp_record_enter_call(uint32_t place);
+ * and nobody would mark its words; the caller renews it (shmp_live_renew) before it sleeps.
+ * first_apart: the first call of the place in another thread than that one.  The caller sees to it that
+ * those who sleep already look again. */
+bool shmp_record_enter_call(uint32_t place, bool *first_apart);
 void shmp_record_leave_call(uint32_t place);
 
 /* Maps a peer's record read-only: through /proc/PID/fd, so nothing needs a name and

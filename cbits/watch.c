@@ -45,7 +45,8 @@ static bool add_holder(struct shmp_watch *watch, struct shmp_live *live, uint32_
     unsigned i = ++watch->count;
     add_word(watch, i, word, value);
     watch->peers[i] = peer;
-    watch->common = watch->common || shmp_peer_is_common(peer);
+    watch->common = watch->common || shmp_peer_is_common(peer) ||
+                    (which == SHMP_WORD_CALL && shmp_peer_calls_apart(peer));
     return true;
 }
 

@@ -14,7 +14,10 @@
  *
  * The kernel wakes one sleeper per word, who wakes the others (shmp_pass_on), or dies: but he is one
  * of those whom the others watch, as only sleepers of this pipe sleep on the life and call words that
- * a holder has for it.  The exception are the common words of one that holds very many pipes.
+ * a holder has for it.  The exceptions are the common words of one that holds very many pipes, and a
+ * process whose calls sleep in other threads than the one that its words name: such a thread may be woken
+ * and die when the words have been marked already, and nobody hears of that.  Who watches one of these
+ * looks twice a second (SHMP_COMMON_SLICE_NS).
  *
  * Where a word cannot be watched (no record in reach, more holders than a futex_waitv takes, a
  * word marked by a thread's exit) the sleeper wakes up by itself every few milliseconds.

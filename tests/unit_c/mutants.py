@@ -29,6 +29,20 @@ class Mutant:
 
 MUTANTS = [
     Mutant(
+        "calls in other threads are as good as those of the first",
+        "watch.c",
+        "(which == SHMP_WORD_CALL && shmp_peer_calls_apart(peer))",
+        "false",
+        "test_watch",
+    ),
+    Mutant(
+        "who sleeps already does not hear that calls sleep in other threads",
+        "live.c",
+        "        shmp_broadcast(live->seg->header);",
+        "        ;",
+        "test_watch",
+    ),
+    Mutant(
         "every look for signals is fresh",
         "block.c",
         "return shmp_on_tick != NULL && now - looked_ns >= FRESH_NS;",
@@ -434,9 +448,8 @@ MUTANTS = [
     Mutant(
         "a fork child's call goes on unwatched",
         "live.c",
-        "            call->place = live->place;\n"
-        "            shmp_record_enter_call(call->place);\n        }\n}",
-        "        }\n}",
+        "            shmp_record_enter_call(call->place, &first_apart);\n        }\n}",
+        "            (void)first_apart;\n        }\n}",
         "test_live",
     ),
     Mutant(
