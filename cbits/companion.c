@@ -345,8 +345,10 @@ bool shmp_companion_foretell_write(struct shmp_header *h, int fd)
     if ((!level && (usage & SHMP_ASYNC_READERS) == 0) || !shmp_ring_looks_empty(h))
         return false;
     bool enough = load_relaxed(&c->queued) >= load_relaxed(&c->most_edges);
-    if (level) /* a second byte may take the second slot of two; but that is an upper bound */
-        enough = is_limited(c) && shmp_sys.ioctl(fd, FIONREAD, &queued) == 0 && queued > 0;
+    /* Here a reader died before it drained, or only before it noted that; and one more byte may take
+     * the slot that is one too many: the second of two, the fifth of one that has grown. */
+    if (level && enough)
+        enough = shmp_sys.ioctl(fd, FIONREAD, &queued) == 0 && queued > 0;
     if (enough) { /* if no level is kept no reader takes bytes out */
         shmp_sys.write_quiet(fd, NOWHERE, 1);
         return true;

@@ -569,6 +569,20 @@ MUTANTS = [
         "test_levels",
     ),
     Mutant(
+        "an empty ring's companion has room for one more byte",
+        "companion.c",
+        "    if (level && enough)\n        enough = shmp_sys.ioctl(",
+        "    if (level && enough)\n        enough = is_limited(c) && shmp_sys.ioctl(",
+        "before_he_drains",
+    ),
+    Mutant(
+        "what is counted is there",
+        "companion.c",
+        "    if (level && enough)\n",
+        "    if (level && queued != 0)\n",
+        "test_levels",
+    ),
+    Mutant(
         "slots that the kernel refuses are taken for given back",
         "companion.c",
         "    if (level == SHMP_LEVEL_SHRUNK && !give_slots_back(c, fd))\n        return;",

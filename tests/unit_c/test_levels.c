@@ -110,6 +110,17 @@ static ssize_t operate(const struct operation *op)
     return shmp_read(ends[0], bytes, op->n);
 }
 
+static void operate_and_die(const struct operation *op)
+{
+    pid_t child = unit_fork();
+    if (child == 0) {
+        die_at(op->dies_at, op->after);
+        operate(op);
+        _exit(0);
+    }
+    unit_wait(child);
+}
+
 /* ---- What pollers are told --------------------------------------------------------------------------- */
 
 static bool told(int i)
@@ -185,13 +196,7 @@ static void walk(uint32_t steps, int watched, unsigned dying)
         if (op.dies_at == 0 || (dying & 1u << op.kind) == 0) {
             operate(&op);
         } else {
-            pid_t child = unit_fork();
-            if (child == 0) {
-                die_at(op.dies_at, op.after);
-                operate(&op);
-                _exit(0);
-            }
-            unit_wait(child);
+            operate_and_die(&op);
             note_death(op.kind);
         }
         check_told(&op, watched);
@@ -243,6 +248,31 @@ TEST(many_deaths_of_readers_beside_who_looks_for_room)
 TEST(many_deaths_of_writers_beside_who_looks_for_both)
 {
     walks(3, WRITERS);
+}
+
+/* One that has grown is not full, so a reader who dies before he drains it leaves four slots used
+ * beside an empty ring.  The next byte would take the fifth, and of five none can be taken away. */
+TEST(a_reader_dies_before_he_drains_one_that_has_grown)
+{
+    const struct operation takes_all = {.kind = READ_ALL, .n = sizeof bytes, .dies_at = 1};
+    CHECK_EQ(shmp_pipe2(ends, O_CLOEXEC | O_NONBLOCK), 0);
+    CHECK(shmp_fileno(ends[0]) >= 0);
+    CHECK(shmp_fileno(ends[1]) >= 0);
+    CHECK_EQ(shmp_write(ends[1], bytes, 1), 1); /* the next one fills the companion with its own edge */
+    CHECK_EQ(shmp_write(ends[1], bytes, sizeof bytes), 15 * SHMP_SLOT_SIZE);
+    CHECK(!told(1));
+    CHECK_EQ(shmp_fcntl(ends[1], F_SETPIPE_SZ, 32 * SHMP_SLOT_SIZE), 32 * SHMP_SLOT_SIZE);
+    CHECK(told(1));
+    operate_and_die(&takes_all);
+    CHECK(shmp_ring_looks_empty(ends[0]->pipe->seg.header));
+    CHECK_EQ(load_relaxed(&ends[0]->pipe->seg.header->companion.level), SHMP_LEVEL_GROWN);
+    CHECK_EQ(shmp_write(ends[1], bytes, sizeof bytes), 32 * SHMP_SLOT_SIZE);
+    CHECK(told(0));
+    CHECK(!told(1));
+    CHECK_EQ(shmp_read(ends[0], bytes, SHMP_SLOT_SIZE), SHMP_SLOT_SIZE);
+    CHECK(told(1));
+    CHECK_EQ(shmp_close(ends[0]), 0);
+    CHECK_EQ(shmp_close(ends[1]), 0);
 }
 
 /* ---- Above the limit of pages in pipes (CP-5) ---------------------------------------------------------- */
