@@ -30,19 +30,24 @@ _ADVICE = {
 }
 
 
+def message(code: int, about: str, advice: str = "") -> str:
+    """What an errno means for a pipe (about), in words; advice replaces the standard hint."""
+    # "Exec format error" would only mislead: the reason says it all.
+    phrase = "" if code in (errno.EUCLEAN, errno.ENOEXEC) and advice else os.strerror(code)
+    return ": ".join(filter(None, [phrase, advice or _ADVICE.get(code, ""), about]))
+
+
 def os_error(code: int, about: str, name: str | int | None = None, advice: str = "") -> OSError:
     """Builds the exception for an errno.
 
     code is the errno, about says which pipe, name (or a descriptor) becomes the exception's
     filename, advice replaces the standard hint.
     """
-    # "Exec format error" would only mislead: the reason says it all.
-    phrase = "" if code in (errno.EUCLEAN, errno.ENOEXEC) and advice else os.strerror(code)
-    message = ": ".join(filter(None, [phrase, advice or _ADVICE.get(code, ""), about]))
     kinds = {
         errno.EUCLEAN: CorruptSegmentError,
         errno.ENOEXEC: IncompatibleSegmentError,
         errno.EBADF: io.UnsupportedOperation,
         errno.ESPIPE: io.UnsupportedOperation,
     }
-    return kinds.get(code, OSError)(code, message, *([] if name is None else [name]))
+    kind = kinds.get(code, OSError)
+    return kind(code, message(code, about, advice), *([] if name is None else [name]))
