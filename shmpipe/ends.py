@@ -251,7 +251,8 @@ class End(EndBase, io.RawIOBase):
     def _raise(self, code: int) -> NoReturn:
         """Raises what an errno means for this end.  The C type calls it, too."""
         if code == errno.EPIPE:
-            raise BrokenPipeError(code, _NO_READER[bool(self._name)], self._name or None)
+            name = (self._name,) if self._name else ()
+            raise BrokenPipeError(code, _NO_READER[bool(self._name)], *name)
         advice = ""
         if code == errno.EBADF:
             advice = "not open for " + ("writing" if self._access == "r" else "reading")

@@ -42,6 +42,7 @@ def test_who_loses_his_last_reader(name: str, named: bool) -> None:
         writer.write(b"x")
     writer.close()
     assert gone.value.filename == (name if named else None)
+    assert len(gone.value.args) == 2  # errno and text, as os.write's
 
 
 _FAULTS = """
