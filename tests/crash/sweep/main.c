@@ -241,12 +241,58 @@ static size_t report(const struct board *board, const struct options *o, size_t 
     return all.violations + unfinished + strays + (wanted == 0 || all.kills == 0);
 }
 
-static volatile sig_atomic_t is_late;
-
-static void time_is_up(int number)
+static double seconds_since(const struct timespec *from)
 {
-    (void)number;
-    is_late = 1;
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)(now.tv_sec - from->tv_sec) + (double)(now.tv_nsec - from->tv_nsec) / 1e9;
+}
+
+static void print_progress(const struct board *board, const struct options *o, size_t contexts,
+                           double seconds)
+{
+    struct result all = {0};
+    size_t wanted = 0;
+    size_t done = 0;
+    for (size_t i = 0; i < contexts; i++) {
+        wanted += is_wanted(o, i);
+        done += board->result[i].done;
+        all.kills += board->result[i].kills;
+        all.violations += board->result[i].violations;
+    }
+    fprintf(stderr, "sweep: %zu of %zu contexts, %zu kills, %zu violations, %.0f s\n", done, wanted,
+            all.kills, all.violations, seconds);
+}
+
+/* Until all workers have ended, or the time is up. */
+static void supervise(const struct board *board, const struct options *o, size_t contexts,
+                      pid_t worker[], long workers, const struct timespec *from)
+{
+    const struct timespec a_minute = {.tv_sec = 60};
+    sigset_t news;
+    int status;
+    sigemptyset(&news);
+    sigaddset(&news, SIGCHLD);
+    sigaddset(&news, SIGALRM);
+    sigprocmask(SIG_BLOCK, &news, NULL);
+    alarm((unsigned)o->minutes * 60);
+    for (bool is_late = false; workers > 0;) {
+        pid_t ended = waitpid(-1, &status, WNOHANG);
+        if (ended > 0) {
+            for (long i = 0; i < workers; i++)
+                if (worker[i] == ended)
+                    worker[i] = worker[--workers];
+            if (status != 0 && !is_late)
+                printf("sweep: a worker ended with status %#x\n", (unsigned)status);
+            continue;
+        }
+        int heard = sigtimedwait(&news, NULL, &a_minute);
+        is_late = is_late || heard == SIGALRM;
+        for (long i = 0; is_late && i < workers; i++)
+            kill(worker[i], SIGKILL);
+        if (heard < 0) /* nothing in a minute */
+            print_progress(board, o, contexts, seconds_since(from));
+    }
 }
 
 int main(int argc, char **argv)
@@ -274,7 +320,6 @@ int main(int argc, char **argv)
     struct board *board = mmap(NULL, sizeof *board, PROT_READ | PROT_WRITE,
                                MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     struct timespec from;
-    struct timespec until;
     cpu_set_t cpus;
     clock_gettime(CLOCK_MONOTONIC, &from);
     sched_getaffinity(0, sizeof cpus, &cpus);
@@ -288,24 +333,6 @@ int main(int argc, char **argv)
         if (worker[workers++] == 0)
             work(board, &o, contexts, cpu);
     }
-    struct sigaction interrupts = {.sa_handler = time_is_up};
-    int status;
-    sigaction(SIGALRM, &interrupts, NULL);
-    alarm((unsigned)o.minutes * 60);
-    for (long left = workers; left > 0;) {
-        if (wait(&status) > 0) {
-            left--;
-            if (status != 0 && !is_late)
-                printf("sweep: a worker ended with status %#x\n", (unsigned)status);
-        } else if (is_late) {
-            for (long i = 0; i < workers; i++)
-                kill(worker[i], SIGKILL);
-        }
-    }
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    return report(board, &o, contexts,
-                  (double)(until.tv_sec - from.tv_sec) +
-                      (double)(until.tv_nsec - from.tv_nsec) / 1e9)
-               ? 1
-               : 0;
+    supervise(board, &o, contexts, worker, workers, &from);
+    return report(board, &o, contexts, seconds_since(&from)) ? 1 : 0;
 }
