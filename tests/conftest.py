@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -12,6 +13,10 @@ from support.actors import Actor, Body, ProcessActor, ThreadActor
 from support.signals import Probe
 
 pytest_plugins = ["support.watchdog", "support.leaks", "conformance.sigio"]
+
+# A shell that puts the suite in the background has it ignore SIGINT, and its children inherit that.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 Spawn = Callable[..., Any]
 

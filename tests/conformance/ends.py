@@ -62,6 +62,10 @@ class End(ABC):
     def pending(self) -> int:
         """ioctl(FIONREAD)."""
 
+    def is_locked(self) -> bool:
+        """Some process is in the middle of an operation, in a lock that it can be stopped in."""
+        return False
+
     @abstractmethod
     def fileno(self) -> int: ...
 
@@ -180,6 +184,10 @@ class ShmEnd(End):
 
     def pending(self) -> int:
         return int(shmpipe().ioctl(self._end, termios.FIONREAD))
+
+    def is_locked(self) -> bool:
+        now = self._end.stat()
+        return bool(now.write_lock_owner or now.read_lock_owner or now.companion_lock_owner)
 
     def fileno(self) -> int:
         return int(self._end.fileno())
