@@ -308,25 +308,41 @@ TEST(no_mark_is_written_over)
 
 /* ---- Renewals beside other threads and other pipes ------------------------------------------ */
 
-static _Atomic uint32_t renewed_seq;
+static struct shmp_record_id walked;
+static _Atomic bool is_made;
+static _Atomic bool is_awaited;
 static pthread_mutex_t *behind; /* the words, in the list that the kernel goes through */
 
-static void *record_and_end(void *argument)
+/* On the same CPU as the other one, and only when that one sleeps: so the kernel's walk, which wakes it
+ * with the first word, stands still until it has renewed the record. */
+static void *record_and_end(void *cpu)
 {
-    struct shmp_record_id id;
+    const struct sched_param none = {0};
+    CHECK_EQ(sched_setaffinity(0, sizeof(cpu_set_t), cpu), 0);
     CHECK_EQ(pthread_mutex_lock(behind), 0);
-    CHECK_EQ(shmp_record_self(&id), 0);
-    store_seq_cst(&renewed_seq, id.seq);
-    return argument;
+    CHECK_EQ(shmp_record_self(&walked), 0);
+    store_seq_cst(&is_made, true);
+    CHECK_EQ(sched_setscheduler(0, SCHED_IDLE, &none), 0);
+    UNTIL(load_seq_cst(&is_awaited));
+    return NULL;
 }
 
-static void *renew_at_once(void *argument)
+static void *renew_at_the_first_word(void *cpu)
 {
     struct shmp_record_id id;
-    while (shmp_record_is_fresh(load_seq_cst(&renewed_seq)))
-        cpu_relax();
+    uint32_t offset;
+    CHECK_EQ(sched_setaffinity(0, sizeof(cpu_set_t), cpu), 0);
+    const struct shmp_record *record = shmp_record_map((uint32_t)getpid(), &walked, &offset);
+    CHECK(record != NULL);
+    const _Atomic uint32_t *first = (const _Atomic uint32_t *)(const void *)(
+        record->mutexes[SHMP_COMMON_PLACE][SHMP_WORD_LOCK] + offset);
+    uint32_t value = load_seq_cst(first);
+    store_seq_cst(&is_awaited, true);
+    shmp_sys.futex_wait((const void *)first, value, NULL);
+    CHECK(!shmp_record_is_fresh(walked.seq));
     CHECK_EQ(shmp_record_self(&id), 0);
-    return argument;
+    munmap((void *)(uintptr_t)record, SHMP_RECORD_BYTES);
+    return NULL;
 }
 
 /* Whoever finds the first word marked makes the record anew while the kernel is still at the others. */
@@ -338,18 +354,22 @@ TEST(the_kernel_goes_through_all_words_of_a_record_that_is_renewed)
     pthread_mutexattr_init(&robust);
     pthread_mutexattr_setpshared(&robust, PTHREAD_PROCESS_SHARED);
     pthread_mutexattr_setrobust(&robust, PTHREAD_MUTEX_ROBUST);
-    unsigned rounds = unit_rounds(2000);
+    unsigned rounds = unit_rounds(50);
     uint64_t end = shmp_now_ns() + ROUNDS_NS;
+    cpu_set_t cpu;
+    CPU_ZERO(&cpu);
+    CPU_SET((unsigned)sched_getcpu(), &cpu);
     behind = unit_shared(sizeof *behind);
     /* Words that name the thread take the kernel longer. */
     CHECK_EQ(pthread_create(&ends_now, NULL, make_others, NULL), 0);
     CHECK_EQ(pthread_join(ends_now, NULL), 0);
     for (unsigned i = 0; i < rounds && shmp_now_ns() < end; i++) {
         pthread_mutex_init(behind, &robust);
-        store_seq_cst(&renewed_seq, 0);
-        CHECK_EQ(pthread_create(&ends_now, NULL, record_and_end, NULL), 0);
-        UNTIL(load_seq_cst(&renewed_seq) != 0);
-        CHECK_EQ(pthread_create(&renews, NULL, renew_at_once, NULL), 0);
+        store_seq_cst(&is_made, false);
+        store_seq_cst(&is_awaited, false);
+        CHECK_EQ(pthread_create(&ends_now, NULL, record_and_end, &cpu), 0);
+        UNTIL(load_seq_cst(&is_made));
+        CHECK_EQ(pthread_create(&renews, NULL, renew_at_the_first_word, &cpu), 0);
         CHECK_EQ(pthread_join(ends_now, NULL), 0);
         CHECK_EQ(pthread_join(renews, NULL), 0);
         CHECK_EQ(pthread_mutex_trylock(behind), EOWNERDEAD);
