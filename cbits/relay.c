@@ -37,6 +37,10 @@
 #define LAST_SLICE_NS UINT64_C(100000000)
 #define NO_WAITV_SLICE_NS UINT64_C(4000000)
 
+/* How long a thread that is over may take to vanish; it is looked for so often before the first sleep. */
+#define FORGOTTEN_NS UINT64_C(1000000000)
+#define FORGOTTEN_YIELDS 100u
+
 /* A notifier's view of one counter. */
 struct tap {
     struct tap *next; /* of the same source */
@@ -351,15 +355,27 @@ static void put_source(struct source *source, struct relay **ended)
     *ended = relay;
 }
 
+/* A joined thread has said that it is over, and still has to run once more until the kernel forgets
+ * it.  Until then it is one of the process's threads to whoever counts them (Python does, in fork).
+ * On a busy machine another process may have its CPU meanwhile: yielding does not help there, so this
+ * sleeps.  Limited, because the number may be a new thread's by now. */
+static void await_forgotten(struct relay *relay)
+{
+    uint64_t give_up = shmp_now_ns() + FORGOTTEN_NS;
+    for (unsigned look = 0; shmp_sys.thread_exists(relay->tid) > 0 && shmp_now_ns() < give_up; look++)
+        if (look < FORGOTTEN_YIELDS)
+            shmp_sys.yield();
+        else
+            stay_away(relay, load_relaxed(&relay->changed));
+}
+
 static void join(struct relay *ended)
 {
     while (ended) {
         struct relay *relay = ended;
         ended = relay->next;
         pthread_join(relay->thread, NULL);
-        /* Limited, because the number may be another thread's by now. */
-        for (int i = 0; i < 1000 && shmp_sys.thread_exists(relay->tid) > 0; i++)
-            shmp_sys.yield();
+        await_forgotten(relay);
         free(relay);
     }
 }

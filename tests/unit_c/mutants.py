@@ -899,6 +899,20 @@ MUTANTS = [
         "hide_a_death",
     ),
     Mutant(
+        "a relay that is over has vanished",
+        "relay.c",
+        "        await_forgotten(relay);\n",
+        "",
+        "vanishes_late",
+    ),
+    Mutant(
+        "who waits for a relay to vanish only yields",
+        "relay.c",
+        "shmp_now_ns() < give_up; look++",
+        "shmp_now_ns() < give_up && look < FORGOTTEN_YIELDS; look++",
+        "vanishes_late",
+    ),
+    Mutant(
         "the relay passes on one death of two",
         "relay.c",
         "shmp_pass_on(relay->words + first_life, relay->watched_count)",

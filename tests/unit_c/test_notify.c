@@ -870,6 +870,34 @@ TEST(more_pipes_than_one_futex_waitv_takes)
     CHECK_RELAYS(0);
 }
 
+static uint64_t lingers_until;
+static bool lingers;
+
+static long thread_that_lingers(pid_t tid)
+{
+    (void)tid;
+    lingers = shmp_now_ns() < lingers_until;
+    return lingers;
+}
+
+/* The end of a thread that has been joined waits for a CPU: for 20 ms, or for ever. */
+TEST(a_relay_that_is_over_vanishes_late)
+{
+    make(O_NONBLOCK, 16);
+    shmp_sys.thread_exists = thread_that_lingers;
+    uint64_t begin = shmp_now_ns();
+    int fd = open_notifier(0);
+    lingers_until = begin + 20000000;
+    CHECK_EQ(shmp_notifier_close(fd), 0);
+    CHECK(!lingers);
+    fd = open_notifier(0);
+    lingers_until = UINT64_MAX;
+    begin = shmp_now_ns();
+    CHECK_EQ(shmp_notifier_close(fd), 0);
+    CHECK(shmp_now_ns() - begin >= 1000000000);
+    close_ends();
+}
+
 TEST(a_fork_childs_copy_is_closed)
 {
     make(O_NONBLOCK, 16);
