@@ -82,6 +82,8 @@ def sleeping_call(pid: int, tid: int) -> Sleep | None:
     arguments = tuple(int(word, 16) for word in words[1:7])
     if call is None or (call == "futex" and arguments[1] & _FUTEX_PRIVATE):
         return None
+    if call in ("poll", "ppoll") and arguments[1] == 0:  # of no descriptors: a pause
+        return None
     return Sleep(call, arguments, int(words[7], 16))
 
 
