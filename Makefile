@@ -33,7 +33,7 @@ endif
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help build test pytest demo lint cbits unit_c sweep crash crash_all hostile hostile_asan fuzz pydev bench torture clean asan ubsan tsan model mutants
+.PHONY: help build test pytest demo lint cbits unit_c stolen sweep crash crash_all hostile hostile_asan fuzz pydev bench torture clean asan ubsan tsan model mutants
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z_]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -66,6 +66,11 @@ unit_c: cbits ## The C unit tests, and a sample of those with hostile peers
 	@$(MAKE) -s -C tests/unit_c check
 	@$(MAKE) -s -C tests/hostile check CC=$(firstword $(COMPILERS))
 	@$(MAKE) -s -C tests/hostile/fuzz replay CC=$(firstword $(COMPILERS))
+
+stolen: build ## The C unit tests and the Python test suites while each CPU is taken away for up to 25 ms at a time (root; six minutes)
+	@$(MAKE) -s -C tests/unit_c
+	$(PY) tests/support/steal.py 25 60 tests/unit_c/build/unit
+	$(PY) tests/support/steal.py 25 60 $(PY) -m pytest $(PYTEST_ARGS)
 
 hostile: build ## Damaged segments and hostile peers, all cases (about two minutes)
 	@$(MAKE) -s -C tests/hostile all-of-it
