@@ -279,8 +279,8 @@ bool shmp_companion_is_heavy(struct shmp_header *h)
     return load_relaxed(&h->companion.queued) > MOST_EDGES / 2;
 }
 
-static void sync_locked(struct shmp_header *h, int fd, int mode,
-                        enum shmp_sync op)
+/* steps: the sides that are in step, and those that this brings so. */
+static void sync_locked(struct shmp_header *h, int fd, int mode, enum shmp_sync op, uint32_t steps)
 {
     struct shmp_companion_line *c = &h->companion;
     uint32_t usage = load_seq_cst(&h->wait.poll_usage);
@@ -289,7 +289,6 @@ static void sync_locked(struct shmp_header *h, int fd, int mode,
     uint32_t level = level_of(c, fd);
     /* Until every turn that cannot have seen the flag is over (shmp_look, shmp_end_arm), the
      * waiting byte stays: such a turn may publish and die, and no reader could put it back. */
-    uint32_t steps = load_relaxed(&c->in_step);
     /* What a dead one has told and noted becomes true in the next hands that take his lock. */
     bool empty = shmp_empty(head, tail) && (steps & SHMP_WATCH_READERS) != 0 &&
                  !shmp_ring_put_is_noted(h);
@@ -333,7 +332,8 @@ static void sync_locked(struct shmp_header *h, int fd, int mode,
 
 void shmp_companion_sync_locked(struct shmp_live *live, int fd, int mode, enum shmp_sync op)
 {
-    sync_locked(live->seg->header, fd, mode, op);
+    struct shmp_header *h = live->seg->header;
+    sync_locked(h, fd, mode, op, load_relaxed(&h->companion.in_step));
 }
 
 bool shmp_companion_foretell_write(struct shmp_header *h, int fd)
@@ -435,6 +435,13 @@ void shmp_companion_announce(struct shmp_header *h, uint32_t sides)
     fetch_or_seq_cst(&h->wait.poll_usage, sides);
 }
 
+/* Behind the level: the next to look believes it without a lock, and polls at once (PL-1, PL-2).  Dies
+ * before it: the side's flag is set, the side is not in step, and the next one looks for himself. */
+static void bring_in_step(struct shmp_companion_line *c, uint32_t sides)
+{
+    store_release(&c->in_step, load_relaxed(&c->in_step) | sides);
+}
+
 int shmp_companion_look(struct shmp_live *live, int fd, int mode, uint32_t sides)
 {
     struct shmp_header *h = live->seg->header;
@@ -446,15 +453,13 @@ int shmp_companion_look(struct shmp_live *live, int fd, int mode, uint32_t sides
         shmp_unlock(&c->lock);
         return 1;
     }
-    /* First: from now on the waiting byte may be drained.  Dies before the level is set: there is
-     * a byte too many, a poller looks in vain, and its read sets it. */
-    store_release(&c->in_step, load_relaxed(&c->in_step) | sides);
+    uint32_t steps = load_relaxed(&c->in_step) | sides;
     if ((sides & (SHMP_POLL_READERS | SHMP_POLL_WRITERS)) != 0)
-        sync_locked(h, fd, mode, SHMP_SYNC_LEVEL);
-    else if (load_relaxed(&c->level) == SHMP_LEVEL_UNKNOWN &&
-             (load_relaxed(&c->in_step) & SHMP_WATCH_WRITERS) == 0 &&
+        sync_locked(h, fd, mode, SHMP_SYNC_LEVEL, steps);
+    else if (load_relaxed(&c->level) == SHMP_LEVEL_UNKNOWN && (steps & SHMP_WATCH_WRITERS) == 0 &&
              shmp_sys.ioctl(fd, FIONREAD, &queued) == 0 && queued <= (int)MOST_EDGES)
         restore_size(c, fd); /* known not to be full, so that a later look need not read (IO-6) */
+    bring_in_step(c, sides);
     shmp_unlock(&c->lock);
     return 0;
 }
@@ -469,8 +474,8 @@ int shmp_companion_arm(struct shmp_live *live, int fd, int mode, uint32_t armed,
                  ((armed & SHMP_ARMED_READERS) != 0 ? shmp_ring_looks_empty(h)
                                                     : shmp_ring_looks_full(h, shmp_max_usage(h)));
     if (quiet) {
-        store_release(&c->in_step, load_relaxed(&c->in_step) | armed);
-        sync_locked(h, fd, mode, SHMP_SYNC_LEVEL);
+        sync_locked(h, fd, mode, SHMP_SYNC_LEVEL, load_relaxed(&c->in_step) | armed);
+        bring_in_step(c, armed);
     }
     shmp_unlock(&c->lock);
     return !quiet;

@@ -17,9 +17,9 @@ bool polls;
 
 inline lock(it) { atomic { !it -> it = true } }
 
-inline drain_or_not() /* S4 of a reader */
+inline drain_or_not(mine) /* S4 of a reader, and of one that brings its side in step */
 {
-    some = (in_step && used == 0 -> false : some)
+    some = ((in_step || mine) && used == 0 -> false : some)
 }
 
 proctype writer()
@@ -94,12 +94,12 @@ proctype reader()
         :: else
         fi;
         if
-        :: held -> drain_or_not(); companion_lock = false
+        :: held -> drain_or_not(false); companion_lock = false
         :: else
         fi;
         read_lock = false;
         if
-        :: !held && looked_at -> lock(companion_lock); drain_or_not(); companion_lock = false
+        :: !held && looked_at -> lock(companion_lock); drain_or_not(false); companion_lock = false
         :: else
         fi
     }
@@ -117,8 +117,8 @@ proctype looker()
     read_lock = false;
 #endif
     lock(companion_lock);
-    in_step = true; /* L3 */
-    drain_or_not();
+    drain_or_not(true); /* L3 */
+    in_step = true; /* L4 */
     companion_lock = false;
 #ifdef LEVEL_BEFORE_THE_FLAG
     looked_at = true;

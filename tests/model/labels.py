@@ -29,7 +29,6 @@ EXPLAINED = {
     "attach-and-fork F4": f"`{SWEEP}`: a fork child's entry does not say which ends it has",
     "attach-and-fork F5": "A3, by the child: announce() is one function for both",
     "companion-sync S0": "the side's lock: G1 of resize, and L2 that waits for it",
-    "companion-sync L4": "S4, by the looker: the same function",
     "companion-sync A1": "without the flag A3 says that it was taken back, and nobody ever sleeps",
     "companion-sync A4": "the kernel's",
     "notifier K4": "the eventfd's count, of which no order is asked: `test_notify` compares it",

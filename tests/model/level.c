@@ -181,15 +181,22 @@ static void look(const struct state *s, int i)
         level_go(i, L3, "lock the companion");
         return;
     case L3:
-        if (!is(FLAG_AFTER_THE_LEVEL))
-            level_next.in_step = (s->in_step | flag) & 7;
         if (side == ASYNC) {
-            level_set_owner(COMPANION, 0);
-            level_go(i, SET_ASYNC, "L3 in_step, unlock the companion");
+            level_go(i, L4, "L3 keeps no level");
             return;
         }
+        if (is(IN_STEP_BEFORE_THE_LEVEL))
+            level_next.in_step = (s->in_step | flag) & 7;
         call_sync(i, LEVEL, TO_LOOK_END);
-        level_emit(OWN, i, "L3 in_step");
+        level_emit(OWN, i, "L3");
+        return;
+    case L4:
+        level_next.in_step = (s->in_step | flag) & 7;
+        level_go(i, UNLOOK, "L4 in_step");
+        return;
+    case UNLOOK:
+        level_set_owner(COMPANION, 0);
+        level_go(i, asleep, "unlock the companion");
         return;
     case FLAG_LATE:
         level_next.in_step = (s->in_step | flag) & 7;
@@ -202,8 +209,11 @@ static void look(const struct state *s, int i)
         return;
     case POLLING:
         p->was_told = others_present(s, 1 - side_of(i));
-        if (poll_returns(s, i))
+        if (poll_returns(s, i)) {
+            level_next.wrong = side_of(i) == READERS && p->was_told && !s->written;
+            level_next.written = s->written || side_of(i) == WRITERS;
             level_go(i, LOCK, "poll() returns: reads or writes");
+        }
         return;
     default: /* WAITING */
         if (p->signalled) {
@@ -225,6 +235,7 @@ static void one_process(const struct state *s, int i)
     }
     if (pc == IDLE) {
         level_begin(s, i)->pc = LOCK;
+        level_next.written = s->written || side_of(i) == WRITERS;
         if (!signals)
             level_emit(WORLD, i, side_of(i) == READERS ? "read()" : "write()");
         level_begin(s, i)->pc = L0;

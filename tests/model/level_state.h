@@ -39,6 +39,8 @@ enum pc {
     UNPASS_READ,
     LOOK_LOCK,
     L3,
+    L4,
+    UNLOOK,
     FLAG_LATE,
     SET_ASYNC,
     POLLING,
@@ -83,8 +85,9 @@ struct state {
     uint32_t noted0 : 2; /* slots that a read is about to free, */
     uint32_t noted1 : 2; /* a write to fill */
     uint32_t deaths : 2;
-    uint32_t wrong : 1; /* poll() was, for the only one of its side */
-    uint32_t unused : 3;
+    uint32_t wrong : 1; /* poll() was, for the only one of its side, or before the first write */
+    uint32_t written : 1; /* somebody has begun to write */
+    uint32_t unused : 2;
     struct process p[MOST];
 };
 _Static_assert(sizeof(struct state) <= STATE_MAX, "a state fits");

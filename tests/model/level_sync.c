@@ -29,7 +29,7 @@ static void end_sync(int i, const char *what)
     p->act = 0;
     p->op = 0;
     p->back = 0;
-    if (back != TO_S5)
+    if (back != TO_S5 && (back != TO_LOOK_END || is(FLAG_AFTER_THE_LEVEL)))
         level_set_owner(COMPANION, 0);
     switch (back) {
     case TO_S5:
@@ -50,7 +50,7 @@ static void end_sync(int i, const char *what)
         p->pc = FINISH;
         break;
     case TO_LOOK_END:
-        p->pc = is(FLAG_AFTER_THE_LEVEL) ? FLAG_LATE : POLLING;
+        p->pc = is(FLAG_AFTER_THE_LEVEL) ? FLAG_LATE : L4;
         break;
     }
     level_emit(OWN, i, what);
@@ -68,7 +68,8 @@ static void look_at_the_ring(const struct state *s, int i)
         empty = side_of(i) == READERS;
         full = full && side_of(i) == WRITERS;
     }
-    unsigned flags = is(FLAG_AFTER_THE_LEVEL) ? 3 : s->in_step;
+    unsigned mine = p->back == TO_LOOK_END ? 1u << side_of(i) : 0;
+    unsigned flags = is(FLAG_AFTER_THE_LEVEL) ? 3 : s->in_step | mine;
     p->act = wanted(s, i, empty && looked_at(flags, READERS), full && looked_at(flags, WRITERS)) & 7;
     if (p->act == NOTHING) {
         end_sync(i, "S4 load tail, head: the level is right");

@@ -182,6 +182,7 @@ static const struct run runs[] = {
                  LEVEL_FROM_THE_OPERATION, ONE_TO_ONE),
     POLL_REFUTED("poll: the level first, then the flag", "L1", FLAG_AFTER_THE_LEVEL,
                  ONE_TO_ONE),
+    POLL_REFUTED("poll: in step, then the level", "L4, L0", IN_STEP_BEFORE_THE_LEVEL, TWO_READERS),
     POLL_REFUTED("poll: a level that a dead one wrote is believed", "S3", DEAD_LEVEL_BELIEVED,
                  TWO_WRITERS, .deaths = 1),
     POLL_REFUTED("poll: no sync when the operation is over", "S4", NO_SYNC_AT_THE_END, ONE_TO_ONE),

@@ -755,6 +755,22 @@ MUTANTS = [
         labels="L3",
     ),
     Mutant(
+        "a look brings its side in step before it sets the level",
+        "companion.c",
+        "    uint32_t steps = load_relaxed(&c->in_step) | sides;\n",
+        "    bring_in_step(c, sides);\n    uint32_t steps = load_relaxed(&c->in_step);\n",
+        "a_look_",
+        labels="L4, L0",
+    ),
+    Mutant(
+        "a look does not bring its side in step",
+        "companion.c",
+        "    bring_in_step(c, sides);\n",
+        "",
+        "test_turn",
+        labels="L4",
+    ),
+    Mutant(
         "who opens a new life tells its pollers of the last one",
         "turn.c",
         "shmp_companion_is_watched(h) && !(end->opening && shmp_is_new_life(end) == 1);",
@@ -989,7 +1005,7 @@ MUTANTS = [
     Mutant(
         "arming does not bring the companion in step",
         "companion.c",
-        "        store_release(&c->in_step, load_relaxed(&c->in_step) | armed);\n",
+        "        bring_in_step(c, armed);\n",
         "",
         "test_arm",
         labels="companion-sync A3",

@@ -6,6 +6,7 @@
 #include <signal.h>
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
+#include <sys/wait.h>
 
 #include "lock.h"
 #include "pipe.h"
@@ -300,4 +301,115 @@ TEST(a_level_that_a_dead_one_wrote_down_is_not_believed)
     CHECK_EQ(shmp_write(ends[1], bytes, 4096), write(real[1], bytes, 4096));
     compare_polls("write to full after asking for writers", 4096, true, true);
     close_both();
+}
+
+/* ---- A look that is interrupted, and the next one ------------------------------------------------ */
+
+static struct shmp_sys_table kernel;
+static int calls_left;
+static int interruption;
+
+static void interrupt_here(int fd)
+{
+    if ((fd == ends[0]->fd || fd == ends[1]->fd) && calls_left-- == 0)
+        raise(interruption);
+}
+
+static long interrupted_read(int fd, void *buffer, size_t count)
+{
+    interrupt_here(fd);
+    return kernel.read(fd, buffer, count);
+}
+
+static long interrupted_write(int fd, const void *buffer, size_t count)
+{
+    interrupt_here(fd);
+    return kernel.write_quiet(fd, buffer, count);
+}
+
+static long interrupted_fcntl(int fd, int command, long argument)
+{
+    interrupt_here(fd);
+    return kernel.fcntl(fd, command, argument);
+}
+
+static long interrupted_ioctl(int fd, unsigned long request, void *argument)
+{
+    interrupt_here(fd);
+    return kernel.ioctl(fd, request, argument);
+}
+
+/* In a child, which gets that signal right before its companion's call of that number. */
+static pid_t look_in_a_child(int side, int call, int signal_number)
+{
+    pid_t child = unit_fork();
+    if (child != 0)
+        return child;
+    kernel = shmp_sys;
+    calls_left = call;
+    interruption = signal_number;
+    shmp_sys.read = interrupted_read;
+    shmp_sys.write_quiet = interrupted_write;
+    shmp_sys.fcntl = interrupted_fcntl;
+    shmp_sys.ioctl = interrupted_ioctl;
+    CHECK(shmp_fileno(ends[side]) >= 0);
+    shmp_sys = kernel;
+    unit_done();
+}
+
+/* With nothing to do for that side: its poll may say so and no more. */
+static void make_for(int side)
+{
+    make_both(1, 0);
+    if (side == SHMP_SIDE_WRITERS)
+        CHECK_EQ(shmp_write(ends[1], bytes, 4096), write(real[1], bytes, 4096));
+}
+
+static void look(int side, const char *after, int call)
+{
+    compare_polls(after, (size_t)call, side == SHMP_SIDE_READERS, side == SHMP_SIDE_WRITERS);
+}
+
+TEST(a_look_that_dies_in_any_of_its_calls)
+{
+    for (int side = 0; side < 2; side++) {
+        int status = SIGKILL;
+        int call = 0;
+        for (; status == SIGKILL; call++) {
+            make_for(side);
+            status = unit_wait(look_in_a_child(side, call, SIGKILL));
+            look(side, "a look that died in call", call);
+            close_both();
+        }
+        CHECK_EQ(status, 0);
+        CHECK(call > 1);
+    }
+}
+
+TEST(a_look_beside_one_that_has_come_to_any_of_its_calls)
+{
+    for (int side = 0; side < 2; side++) {
+        int status = 0;
+        int call = 0;
+        do {
+            make_for(side);
+            pid_t first = look_in_a_child(side, call, SIGSTOP);
+            CHECK_EQ(waitpid(first, &status, WUNTRACED), first);
+            pid_t second = WIFSTOPPED(status) ? unit_fork() : -1;
+            if (second == 0) {
+                look(side, "half a look, with call", call);
+                unit_done();
+            }
+            if (second > 0) {
+                unit_await_futex_or_end(second);
+                kill(first, SIGCONT);
+                unit_join(second);
+                unit_join(first);
+            }
+            close_both();
+            call++;
+        } while (WIFSTOPPED(status));
+        CHECK_EQ(status, 0);
+        CHECK(call > 1);
+    }
 }

@@ -154,6 +154,11 @@ void unit_await_futex(pid_t task)
     UNTIL(in_futex(task) && state_of(task) == 'S');
 }
 
+void unit_await_futex_or_end(pid_t pid)
+{
+    UNTIL(state_of(pid) == 'Z' || (in_futex(pid) && state_of(pid) == 'S'));
+}
+
 void unit_await_state(pid_t pid, char state)
 {
     UNTIL(state_of(pid) == state);

@@ -99,6 +99,8 @@ void unit_kill(pid_t pid);
 _Noreturn void unit_done(void);
 /* Until the task sleeps in a futex system call. */
 void unit_await_futex(pid_t task);
+/* The same of a child that may also have ended; it is still to be joined. */
+void unit_await_futex_or_end(pid_t pid);
 /* Until the process shows this state letter in /proc (T: stopped). */
 void unit_await_state(pid_t pid, char state);
 
