@@ -270,7 +270,7 @@ static void disarm(struct shmp_header *h, uint32_t armed)
     if ((load_relaxed(&h->wait.poll_usage) & armed) == 0)
         return;
     /* In this order.  Dies in between: turns tell once more, and nobody drains or fills. */
-    store_relaxed(&h->companion.in_step, load_relaxed(&h->companion.in_step) & ~armed);
+    store_release(&h->companion.in_step, load_relaxed(&h->companion.in_step) & ~armed);
     atomic_fetch_and(&h->wait.poll_usage, ~armed);
 }
 
@@ -435,13 +435,6 @@ void shmp_companion_announce(struct shmp_header *h, uint32_t sides)
     fetch_or_seq_cst(&h->wait.poll_usage, sides);
 }
 
-/* Behind the level: the next to look believes it without a lock, and polls at once (PL-1, PL-2).  Dies
- * before it: the side's flag is set, the side is not in step, and the next one looks for himself. */
-static void bring_in_step(struct shmp_companion_line *c, uint32_t sides)
-{
-    store_release(&c->in_step, load_relaxed(&c->in_step) | sides);
-}
-
 int shmp_companion_look(struct shmp_live *live, int fd, int mode, uint32_t sides)
 {
     struct shmp_header *h = live->seg->header;
@@ -459,7 +452,9 @@ int shmp_companion_look(struct shmp_live *live, int fd, int mode, uint32_t sides
     else if (load_relaxed(&c->level) == SHMP_LEVEL_UNKNOWN && (steps & SHMP_WATCH_WRITERS) == 0 &&
              shmp_sys.ioctl(fd, FIONREAD, &queued) == 0 && queued <= (int)MOST_EDGES)
         restore_size(c, fd); /* known not to be full, so that a later look need not read (IO-6) */
-    bring_in_step(c, sides);
+    /* Behind the level: the next to look believes it without a lock, and polls at once (PL-1, PL-2).
+     * Dies before it: the flag is set, the side is not in step, and the next one looks for himself. */
+    store_release(&c->in_step, load_relaxed(&c->in_step) | sides);
     shmp_unlock(&c->lock);
     return 0;
 }
@@ -474,8 +469,11 @@ int shmp_companion_arm(struct shmp_live *live, int fd, int mode, uint32_t armed,
                  ((armed & SHMP_ARMED_READERS) != 0 ? shmp_ring_looks_empty(h)
                                                     : shmp_ring_looks_full(h, shmp_max_usage(h)));
     if (quiet) {
-        sync_locked(h, fd, mode, SHMP_SYNC_LEVEL, load_relaxed(&c->in_step) | armed);
-        bring_in_step(c, armed);
+        /* First here: the sync may find that it has told, and takes the bit off again (disarm).  And
+         * nobody believes it without the lock.  Dies behind the drain: the side is in step, and an
+         * empty companion gets its byte with the next write. */
+        store_release(&c->in_step, load_relaxed(&c->in_step) | armed);
+        sync_locked(h, fd, mode, SHMP_SYNC_LEVEL, load_relaxed(&c->in_step));
     }
     shmp_unlock(&c->lock);
     return !quiet;

@@ -758,14 +758,15 @@ MUTANTS = [
         "a look brings its side in step before it sets the level",
         "companion.c",
         "    uint32_t steps = load_relaxed(&c->in_step) | sides;\n",
-        "    bring_in_step(c, sides);\n    uint32_t steps = load_relaxed(&c->in_step);\n",
+        "    store_release(&c->in_step, load_relaxed(&c->in_step) | sides);\n"
+        "    uint32_t steps = load_relaxed(&c->in_step);\n",
         "a_look_",
         labels="L4, L0",
     ),
     Mutant(
         "a look does not bring its side in step",
         "companion.c",
-        "    bring_in_step(c, sides);\n",
+        "    store_release(&c->in_step, load_relaxed(&c->in_step) | sides);\n",
         "",
         "test_turn",
         labels="L4",
@@ -1005,7 +1006,7 @@ MUTANTS = [
     Mutant(
         "arming does not bring the companion in step",
         "companion.c",
-        "        bring_in_step(c, armed);\n",
+        "        store_release(&c->in_step, load_relaxed(&c->in_step) | armed);\n",
         "",
         "test_arm",
         labels="companion-sync A3",
