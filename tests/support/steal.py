@@ -10,6 +10,7 @@ Needs root.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import random
 import signal
@@ -17,9 +18,14 @@ import subprocess
 import sys
 import time
 
+PR_SET_PDEATHSIG = 1
 
-def steal(cpu: int, most: float, pause: float) -> None:
-    """Until it is killed."""
+
+def steal(cpu: int, most: float, pause: float, parent: int) -> None:
+    """Until it is killed, or its parent is."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        return
     os.sched_setaffinity(0, {cpu})
     os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(50))
     rng = random.Random(cpu)
@@ -33,11 +39,12 @@ def steal(cpu: int, most: float, pause: float) -> None:
 def main(most_ms: str, pause_ms: str, *command: str) -> int:
     """The command's status; 1 if a thief has ended before it, as then nobody stole."""
     thieves = []
+    parent = os.getpid()
     for cpu in os.sched_getaffinity(0):
         pid = os.fork()
         if pid == 0:
             try:
-                steal(cpu, float(most_ms) / 1e3, float(pause_ms) / 1e3)
+                steal(cpu, float(most_ms) / 1e3, float(pause_ms) / 1e3, parent)
             except PermissionError:
                 print("steal.py: the real-time class needs root", file=sys.stderr)
             finally:

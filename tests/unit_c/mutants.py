@@ -1012,6 +1012,16 @@ MUTANTS = [
         labels="companion-sync A3",
     ),
     Mutant(
+        "arming brings the companion in step behind its sync",
+        "companion.c",
+        "        store_release(&c->in_step, load_relaxed(&c->in_step) | armed);\n"
+        "        sync_locked(h, fd, mode, SHMP_SYNC_LEVEL, load_relaxed(&c->in_step));\n",
+        "        sync_locked(h, fd, mode, SHMP_SYNC_LEVEL, load_relaxed(&c->in_step) | armed);\n"
+        "        store_release(&c->in_step, load_relaxed(&c->in_step) | armed);\n",
+        "test_arm",
+        labels="companion-sync A3",
+    ),
+    Mutant(
         "arming does not look at the ring",
         "companion.c",
         "                 ((armed & SHMP_ARMED_READERS) != 0 ? shmp_ring_looks_empty(h)",

@@ -1,8 +1,10 @@
 /* test_arm.c - readiness on demand: armed ends sleep exactly while there is nothing to do. */
+#include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
+#include <sys/ioctl.h>
 #include <sys/wait.h>
 
 #include "companion.h"
@@ -229,5 +231,53 @@ TEST(who_has_only_announced_to_sleep_leaves_the_waiting_byte)
     CHECK_EQ(usage(), 0);
     CHECK_EQ(shmp_read(ends[0], bytes, 1), 1);
     CHECK_EQ(polled(0), POLLIN);
+    close_both();
+}
+
+static long die_instead_of_asking(int fd, unsigned long request, void *argument)
+{
+    if (fd == ends[0]->fd)
+        raise(SIGKILL);
+    int r = ioctl(fd, request, argument);
+    return r < 0 ? -errno : r;
+}
+
+/* A3 takes the companion's lock from a reader who has noted his take and not made it: nothing is full then,
+ * its sync tells that, and takes off what has just been armed.  If the bit came only behind that it would stay,
+ * of a side that nobody looks at, and make the companion say full to the first who looks, beside an empty ring. */
+TEST(who_is_told_while_he_arms_is_not_armed)
+{
+    const char *name = unit_name();
+    struct shmp_options options = {.capacity = 8192};
+    CHECK_EQ(shmp_mkfifo_with(name, 0600, &options), 0);
+    shmp_end *both = shmp_open(name, O_RDWR | O_NONBLOCK);
+    ends[0] = shmp_open(name, O_RDONLY | O_NONBLOCK);
+    ends[1] = shmp_open(name, O_WRONLY | O_NONBLOCK);
+    CHECK(both && ends[0] && ends[1]);
+    CHECK_EQ(shmp_unlink(name), 0);
+    struct shmp_header *h = both->pipe->seg.header;
+    CHECK_EQ(shmp_write(ends[1], bytes, 8192), 8192);
+    shmp_companion_announce(h, SHMP_ARMED_WRITERS);
+    CHECK_EQ(shmp_pass_through(both, SHMP_SIDE_READERS, true), 0);
+    pid_t reader = unit_fork();
+    if (reader == 0) {
+        shmp_sys.ioctl = die_instead_of_asking;
+        shmp_read(ends[0], bytes, 4096);
+        unit_done();
+    }
+    CHECK_EQ(unit_wait(reader), SIGKILL);
+    CHECK(shmp_ring_take_is_noted(h));
+    CHECK_EQ(shmp_companion_arm(&both->pipe->live, both->fd, both->mode, SHMP_ARMED_WRITERS, true), 0);
+    CHECK_EQ(polled(1), POLLOUT);
+    CHECK_EQ(load_relaxed(&h->companion.in_step) & ~usage(), 0);
+
+    CHECK_ERRNO(shmp_write(both, bytes, 1), EAGAIN);
+    CHECK_EQ(shmp_read(ends[0], bytes, 8192), 8192);
+    CHECK_EQ(shmp_arm(ends[0], POLLIN), 0);
+    CHECK_EQ(shmp_write(ends[1], bytes, 8192), 8192);
+    CHECK_EQ(shmp_read(ends[0], bytes, 8192), 8192);
+    CHECK(shmp_fileno(ends[1]) >= 0);
+    CHECK_EQ(polled(1), POLLOUT);
+    CHECK_EQ(shmp_close(both), 0);
     close_both();
 }

@@ -306,47 +306,56 @@ TEST(a_level_that_a_dead_one_wrote_down_is_not_believed)
 /* ---- A look that is interrupted, and the next one ------------------------------------------------ */
 
 static struct shmp_sys_table kernel;
-static int calls_left;
+static int places_left;
 static int interruption;
 
+/* Before and behind each of the companion's calls. */
 static void interrupt_here(int fd)
 {
-    if ((fd == ends[0]->fd || fd == ends[1]->fd) && calls_left-- == 0)
+    if ((fd == ends[0]->fd || fd == ends[1]->fd) && places_left-- == 0)
         raise(interruption);
 }
 
 static long interrupted_read(int fd, void *buffer, size_t count)
 {
     interrupt_here(fd);
-    return kernel.read(fd, buffer, count);
+    long r = kernel.read(fd, buffer, count);
+    interrupt_here(fd);
+    return r;
 }
 
 static long interrupted_write(int fd, const void *buffer, size_t count)
 {
     interrupt_here(fd);
-    return kernel.write_quiet(fd, buffer, count);
+    long r = kernel.write_quiet(fd, buffer, count);
+    interrupt_here(fd);
+    return r;
 }
 
 static long interrupted_fcntl(int fd, int command, long argument)
 {
     interrupt_here(fd);
-    return kernel.fcntl(fd, command, argument);
+    long r = kernel.fcntl(fd, command, argument);
+    interrupt_here(fd);
+    return r;
 }
 
 static long interrupted_ioctl(int fd, unsigned long request, void *argument)
 {
     interrupt_here(fd);
-    return kernel.ioctl(fd, request, argument);
+    long r = kernel.ioctl(fd, request, argument);
+    interrupt_here(fd);
+    return r;
 }
 
-/* In a child, which gets that signal right before its companion's call of that number. */
-static pid_t look_in_a_child(int side, int call, int signal_number)
+/* In a child, which gets that signal at the place of that number. */
+static pid_t look_in_a_child(int side, int place, int signal_number)
 {
     pid_t child = unit_fork();
     if (child != 0)
         return child;
     kernel = shmp_sys;
-    calls_left = call;
+    places_left = place;
     interruption = signal_number;
     shmp_sys.read = interrupted_read;
     shmp_sys.write_quiet = interrupted_write;
@@ -365,39 +374,39 @@ static void make_for(int side)
         CHECK_EQ(shmp_write(ends[1], bytes, 4096), write(real[1], bytes, 4096));
 }
 
-static void look(int side, const char *after, int call)
+static void look(int side, const char *after, int place)
 {
-    compare_polls(after, (size_t)call, side == SHMP_SIDE_READERS, side == SHMP_SIDE_WRITERS);
+    compare_polls(after, (size_t)place, side == SHMP_SIDE_READERS, side == SHMP_SIDE_WRITERS);
 }
 
-TEST(a_look_that_dies_in_any_of_its_calls)
+TEST(a_look_that_dies_around_any_of_its_calls)
 {
     for (int side = 0; side < 2; side++) {
         int status = SIGKILL;
-        int call = 0;
-        for (; status == SIGKILL; call++) {
+        int place = 0;
+        for (; status == SIGKILL; place++) {
             make_for(side);
-            status = unit_wait(look_in_a_child(side, call, SIGKILL));
-            look(side, "a look that died in call", call);
+            status = unit_wait(look_in_a_child(side, place, SIGKILL));
+            look(side, "a look that died at place", place);
             close_both();
         }
         CHECK_EQ(status, 0);
-        CHECK(call > 1);
+        CHECK(place > 2);
     }
 }
 
-TEST(a_look_beside_one_that_has_come_to_any_of_its_calls)
+TEST(a_look_beside_one_that_stands_at_any_of_its_calls)
 {
     for (int side = 0; side < 2; side++) {
         int status = 0;
-        int call = 0;
+        int place = 0;
         do {
             make_for(side);
-            pid_t first = look_in_a_child(side, call, SIGSTOP);
+            pid_t first = look_in_a_child(side, place, SIGSTOP);
             CHECK_EQ(waitpid(first, &status, WUNTRACED), first);
             pid_t second = WIFSTOPPED(status) ? unit_fork() : -1;
             if (second == 0) {
-                look(side, "half a look, with call", call);
+                look(side, "half a look, up to place", place);
                 unit_done();
             }
             if (second > 0) {
@@ -407,9 +416,9 @@ TEST(a_look_beside_one_that_has_come_to_any_of_its_calls)
                 unit_join(first);
             }
             close_both();
-            call++;
+            place++;
         } while (WIFSTOPPED(status));
         CHECK_EQ(status, 0);
-        CHECK(call > 1);
+        CHECK(place > 2);
     }
 }

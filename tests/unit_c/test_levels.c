@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
+#include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
 
@@ -299,6 +300,45 @@ TEST(many_deaths_above_the_limit)
     shmp_sys.pipe2 = small_pipe2;
     for (int i = 0; i < 12; i++)
         walk(unit_rounds(100), 1 + i % 3, ANY);
+}
+
+static long read_and_die(int fd, void *buffer, size_t count)
+{
+    long r = read(fd, buffer, count);
+    if (fd == ends[0]->fd)
+        raise(SIGKILL);
+    return r < 0 ? -errno : r;
+}
+
+/* Where one byte is enough: the repair's sync after such a death must know that the companion may be empty, and
+ * bring the byte. */
+TEST(who_dies_behind_the_drain_of_his_arming_leaves_no_empty_companion)
+{
+    int queued = -1;
+    is_above = true;
+    shmp_sys.fcntl = refusing_fcntl;
+    shmp_sys.pipe2 = small_pipe2;
+    CHECK_EQ(shmp_pipe2(ends, O_CLOEXEC | O_NONBLOCK), 0);
+    struct shmp_header *h = ends[0]->pipe->seg.header;
+    struct shmp_live *live = &ends[0]->pipe->live;
+    CHECK_EQ(shmp_arm(ends[0], POLLIN), 0);
+    CHECK_EQ(shmp_write(ends[1], bytes, 1), 1);
+    CHECK_EQ(shmp_read(ends[0], bytes, 100), 1);
+    store_relaxed(&h->r.lock, shmp_live_owner(live) - (1u << SHMP_LOCK_GEN_SHIFT));
+    pid_t reader = unit_fork();
+    if (reader == 0) {
+        shmp_sys.read = read_and_die;
+        shmp_arm(ends[0], POLLIN);
+        unit_done();
+    }
+    CHECK_EQ(unit_wait(reader), SIGKILL);
+    CHECK_EQ(shmp_ioctl(ends[1], FIONREAD, &queued), 0); /* repairs the read side */
+    CHECK_EQ(queued, 0);
+    CHECK_EQ(shmp_write(ends[1], bytes, 100), 100);
+    CHECK(shmp_fileno(ends[0]) >= 0);
+    CHECK(told(0));
+    CHECK_EQ(shmp_close(ends[0]), 0);
+    CHECK_EQ(shmp_close(ends[1]), 0);
 }
 
 /* The companion of a full ring has one slot left when its user comes to the limit, and gets none back:

@@ -885,8 +885,9 @@ TEST(a_relay_that_is_over_vanishes_late)
 {
     make(O_NONBLOCK, 16);
     shmp_sys.thread_exists = thread_that_lingers;
-    uint64_t begin = shmp_now_ns();
     int fd = open_notifier(0);
+    lingers = true;
+    uint64_t begin = shmp_now_ns();
     lingers_until = begin + 20000000;
     CHECK_EQ(shmp_notifier_close(fd), 0);
     CHECK(!lingers);
